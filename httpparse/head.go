@@ -1,0 +1,410 @@
+package httpparse
+
+const (
+	// RequestLineBytesMax bounds the request line, its CRLF not counted; a longer
+	// one is answered 414. RFC 9112 section 3 recommends at least 8000.
+	RequestLineBytesMax = 8 << 10
+
+	// HeadBytesMax bounds a whole head, from its first byte (an ignored empty line
+	// included) to the empty line behind the fields, both included; a longer one
+	// is answered 431. It also bounds the re-reading of an incomplete head.
+	HeadBytesMax = 32 << 10
+
+	// FieldsMax bounds the number of field lines; one more is answered 431.
+	FieldsMax = 100
+
+	// RequestIDBytesMax bounds a request id that is taken over from a client.
+	RequestIDBytesMax = 128
+)
+
+// TargetForm is the form of a request target.
+// Source: RFC 9112 section 3.2. The authority form exists for CONNECT alone,
+// which is refused.
+type TargetForm uint8
+
+const (
+	OriginForm TargetForm = iota
+	AbsoluteForm
+	AsteriskForm
+)
+
+// Field is one field line. Name is a token; Value has no white space at its
+// ends and no control character but HTAB.
+type Field struct{ Name, Value []byte }
+
+// Request is a parsed request head. All slices are views into the bytes given
+// to ParseHead. Reuse one Request for many heads: it is about 5 KiB. A copy of
+// a Request shares the Fields of the original.
+type Request struct {
+	// Method and Target are as sent; methods are case-sensitive.
+	Method, Target []byte
+
+	// Path is the absolute path as sent, without the query, never empty: the
+	// path of "http://host" is "/". Query is what follows the first '?', nil when
+	// there is no '?'. Both are nil in asterisk form.
+	Path, Query []byte
+
+	// Authority is the host, and the port if one was sent, that the request is
+	// for: of the target in absolute form (RFC 9112 section 3.2.2), else of the
+	// Host field. It may be empty: see ParseHead.
+	Authority []byte
+
+	// Fields are the field lines in the order of arrival.
+	Fields []Field
+
+	// ContentLength is the declared length of the body, -1 when none is.
+	// There is no body when it is -1 or 0 and Chunked is false.
+	ContentLength int64
+
+	// RequestID is the value of the first X-Request-Id field if that is 1 to
+	// RequestIDBytesMax of [A-Za-z0-9._-], else nil.
+	RequestID []byte
+
+	Form TargetForm
+
+	// Minor is the minor version to answer with: HTTP/1.<Minor>, 0 or 1.
+	Minor uint8
+
+	Chunked bool
+
+	// KeepAlive says whether the client expects the connection to stay.
+	KeepAlive bool
+
+	// ExpectContinue says whether the client waits for 100 (Continue).
+	ExpectContinue bool
+
+	// Underscores says whether some field's name has a '_'. CGI-style
+	// environments fold '-' and '_', so such a field is never exported.
+	Underscores bool
+
+	seen   seen
+	fields [FieldsMax]Field
+}
+
+// seen has a bit for each field of which there may be one only.
+type seen uint8
+
+const (
+	seenHost seen = 1 << iota
+	seenTransferEncoding
+	seenConnectionClose
+	seenConnectionKeepAlive
+	seenRequestID
+)
+
+// Header returns the value of the first field called name, without regard to
+// the case of ASCII letters, or nil when there is none. An empty value is not
+// nil.
+func (r *Request) Header(name string) []byte {
+	for i := range r.Fields {
+		if f := &r.Fields[i]; len(f.Name) == len(name) && sameName(f.Name, name) {
+			return f.Value
+		}
+	}
+	return nil
+}
+
+// sameName compares two tokens of one length without regard to case.
+func sameName(b []byte, name string) bool {
+	for i := range b {
+		x, y := b[i], name[i]
+		if x == y {
+			continue
+		}
+		if x|0x20 != y|0x20 || x|0x20 < 'a' || x|0x20 > 'z' {
+			return false
+		}
+	}
+	return true
+}
+
+// ParseHead reads one request head from b, which starts at the request line.
+//
+// On Complete, n is the head's length in bytes, the empty line included, and
+// r's slices are views into b: they die when b is reused. On Incomplete, b is
+// a proper prefix; call again with the same bytes and more. On Invalid, why is
+// the first broken rule from left to right; r.Method and r.Minor hold what was
+// read before it, and nothing else of r means anything.
+//
+// Keeps no state, allocates nothing; concurrent calls need distinct r.
+//
+// Source: RFC 9112 sections 2, 3, 5 and 6. Decisions where it leaves a choice,
+// or where this is stricter:
+//   - One empty line before the request line is ignored (2.2), a second is not.
+//   - A bare LF, which 2.2 would allow, is refused; so is obs-fold (5.2).
+//   - HTTP/1.2 to 1.9 are read as 1.1 (RFC 9110 section 2.5).
+//   - A repeated Content-Length is refused, even with the same value (6.3).
+//   - Transfer-Encoding is refused in HTTP/1.0, and beside a Content-Length
+//     always (6.1, 6.3).
+//   - An empty Host is valid and means no authority (3.3); an absolute form
+//     with an empty host is not (RFC 9110 section 4.2.1), nor is one with
+//     userinfo (RFC 9110 section 4.2.4).
+func ParseHead(r *Request, b []byte) (o Outcome, n int, why Reason) {
+	r.reset()
+	if len(b) > HeadBytesMax {
+		b = b[:HeadBytesMax]
+	}
+	n, why = r.parseRequestLine(b)
+	if n == 0 {
+		return outcomeOf(why), 0, why
+	}
+	for {
+		if n == len(b) {
+			return shortHead(b)
+		}
+		if b[n] == '\r' {
+			if n+1 == len(b) {
+				return shortHead(b)
+			}
+			if b[n+1] != '\n' {
+				return Invalid, 0, ReasonBareCR
+			}
+			if why = r.finish(); why != ReasonNone {
+				return Invalid, 0, why
+			}
+			return Complete, n + 2, ReasonNone
+		}
+		if len(r.Fields) == FieldsMax {
+			return Invalid, 0, ReasonTooManyFields
+		}
+		var f Field
+		m, why := parseField(&f, b[n:])
+		if m == 0 {
+			if why == ReasonNone {
+				return shortHead(b)
+			}
+			return Invalid, 0, why
+		}
+		r.Fields = append(r.Fields, f)
+		if why = r.interpret(f); why != ReasonNone {
+			return Invalid, 0, why
+		}
+		n += m
+	}
+}
+
+// HeadEnd returns the length of b up to and with the first CRLF CRLF that ends
+// behind from, or -1 when there is none. It is a hint for callers that hold an
+// incomplete head: parse again when it is not -1, when b has doubled, or when b
+// reaches HeadBytesMax; then many small reads cost linear time.
+func HeadEnd(b []byte, from int) int {
+	for i := max(from, 3); i < len(b); i++ {
+		if b[i] == '\n' && b[i-1] == '\r' && b[i-2] == '\n' && b[i-3] == '\r' {
+			return i + 1
+		}
+	}
+	return -1
+}
+
+func outcomeOf(why Reason) Outcome {
+	if why == ReasonNone {
+		return Incomplete
+	}
+	return Invalid
+}
+
+// shortHead is the verdict on b when the head goes on behind its end.
+func shortHead(b []byte) (Outcome, int, Reason) {
+	if len(b) >= HeadBytesMax {
+		return Invalid, 0, ReasonHeadTooLarge
+	}
+	return Incomplete, 0, ReasonNone
+}
+
+func (r *Request) reset() {
+	r.Method, r.Target, r.Path, r.Query, r.Authority, r.RequestID = nil, nil, nil, nil, nil, nil
+	r.Fields = r.fields[:0]
+	r.ContentLength = -1
+	r.Form, r.Minor, r.seen = OriginForm, 1, 0
+	r.Chunked, r.KeepAlive, r.ExpectContinue, r.Underscores = false, false, false, false
+}
+
+// parseRequestLine reads the request line, and one empty line before it. n is
+// the length of both with their CRLFs; when it is 0, the line goes on behind
+// b's end or why is not ReasonNone.
+//
+// Source: RFC 9112 sections 2.2 and 3.
+func (r *Request) parseRequestLine(b []byte) (n int, why Reason) {
+	if len(b) > 0 && b[0] == '\r' {
+		if len(b) == 1 {
+			return 0, ReasonNone
+		}
+		if b[1] != '\n' {
+			return 0, ReasonBareCR
+		}
+		n, why = r.parseRequestLineHere(b[2:])
+		if n > 0 {
+			n += 2
+		}
+		return n, why
+	}
+	return r.parseRequestLineHere(b)
+}
+
+func (r *Request) parseRequestLineHere(b []byte) (n int, why Reason) {
+	const window = RequestLineBytesMax + 2
+	short := ReasonNone
+	if len(b) >= window {
+		b = b[:window]
+		short = ReasonRequestLineTooLong
+	}
+
+	i := 0
+	for i < len(b) && class[b[i]]&isToken != 0 {
+		i++
+	}
+	if i == len(b) {
+		return 0, short
+	}
+	switch {
+	case b[i] == '\n':
+		return 0, ReasonBareLF
+	case b[i] == '\r':
+		return 0, ReasonBadRequestLine
+	case i == 0, b[i] != ' ':
+		return 0, ReasonBadMethod
+	}
+	r.Method = b[:i]
+	if string(r.Method) == "CONNECT" {
+		return 0, ReasonConnect
+	}
+
+	start := i + 1
+	for i = start; i < len(b) && class[b[i]]&isQuery != 0; i++ {
+	}
+	if i == len(b) {
+		return 0, short
+	}
+	switch {
+	case b[i] == '#':
+		return 0, ReasonFragmentInTarget
+	case b[i] == '\n':
+		return 0, ReasonBareLF
+	case b[i] == '\r', i == start && b[i] == ' ':
+		return 0, ReasonBadRequestLine
+	case b[i] != ' ':
+		return 0, ReasonBadTarget
+	}
+	r.Target = b[start:i]
+	if why = r.parseTarget(); why != ReasonNone {
+		return 0, why
+	}
+
+	b, start = b[i+1:], i+1
+	n, why = r.parseVersion(b)
+	if n == 0 {
+		if why == ReasonNone {
+			why = short
+		}
+		return 0, why
+	}
+	return start + n, ReasonNone
+}
+
+// parseVersion reads the version and the CRLF that end the request line.
+// Source: RFC 9112 section 2.3: case-sensitive, one digit each side of the dot.
+func (r *Request) parseVersion(b []byte) (n int, why Reason) {
+	const pattern = "HTTP/d.d\r\n"
+	for i := range len(pattern) {
+		if i == len(b) {
+			return 0, ReasonNone
+		}
+		c := b[i]
+		if pattern[i] == 'd' {
+			if c < '0' || c > '9' {
+				return 0, reasonOfEnd(c, ReasonBadVersion)
+			}
+			continue
+		}
+		if c == pattern[i] {
+			continue
+		}
+		switch i {
+		case 0:
+			// A second space, or no version at all.
+			if c == ' ' || c == '\r' {
+				return 0, ReasonBadRequestLine
+			}
+		case 8:
+			// White space behind the version.
+			if c == ' ' || c == '\t' {
+				return 0, ReasonBadRequestLine
+			}
+		case 9:
+			return 0, ReasonBareCR
+		}
+		return 0, reasonOfEnd(c, ReasonBadVersion)
+	}
+	if b[5] != '1' {
+		return 0, ReasonUnsupportedVersion
+	}
+	r.Minor = 1
+	if b[7] == '0' {
+		r.Minor = 0
+	}
+	return len(pattern), ReasonNone
+}
+
+// reasonOfEnd is why, unless c is an LF that ends the line too early.
+func reasonOfEnd(c byte, why Reason) Reason {
+	if c == '\n' {
+		return ReasonBareLF
+	}
+	return why
+}
+
+// parseField reads one field line with its CRLF. n is its length; when it is
+// 0, the line goes on behind b's end or why is not ReasonNone.
+//
+// Source: RFC 9112 section 5, RFC 9110 section 5.5.
+func parseField(f *Field, b []byte) (n int, why Reason) {
+	i := 0
+	for i < len(b) && class[b[i]]&isToken != 0 {
+		i++
+	}
+	if i == len(b) {
+		return 0, ReasonNone
+	}
+	if b[i] != ':' || i == 0 {
+		return 0, reasonOfName(b[i], i)
+	}
+	f.Name = b[:i]
+	start := i + 1
+	for i = start; i < len(b) && class[b[i]]&isValue != 0; i++ {
+	}
+	if i == len(b) {
+		return 0, ReasonNone
+	}
+	switch b[i] {
+	case '\r':
+		if i+1 == len(b) {
+			return 0, ReasonNone
+		}
+		if b[i+1] != '\n' {
+			return 0, ReasonBareCR
+		}
+	case '\n':
+		return 0, ReasonBareLF
+	default:
+		return 0, ReasonBadFieldValue
+	}
+	f.Value = trim(b[start:i])
+	return i + 2, ReasonNone
+}
+
+// reasonOfName is the rule that c breaks, the first byte behind a field name
+// of i bytes that is not its colon.
+func reasonOfName(c byte, i int) Reason {
+	switch c {
+	case ' ', '\t':
+		if i == 0 {
+			return ReasonObsFold
+		}
+		return ReasonSpaceBeforeColon
+	case '\n':
+		return ReasonBareLF
+	case '\r':
+		return ReasonMissingColon
+	}
+	return ReasonBadFieldName
+}
