@@ -26,6 +26,8 @@ func TestRulesFire(t *testing.T) {
 		{"gnet outside its door", "gateway/x.go", `import _ "github.com/panjf2000/gnet/v2"`, "is for reactor alone"},
 		{"gnet in a test outside its door", "gateway/x_test.go", `import "github.com/panjf2000/gnet/v2"`, "is for reactor alone"},
 		{"gnet at its door", "reactor/x.go", `import "github.com/panjf2000/gnet/v2"`, ""},
+		{"a peer in a benchmark", "httpparse/x_test.go", `import "github.com/valyala/fasthttp"`, ""},
+		{"a peer in the product", "httpparse/x.go", `import "github.com/valyala/fasthttp"`, "is for control alone"},
 		{"wazero's root", "control/x.go", `import "github.com/tetratelabs/wazero"`, "is for runtime/wasm alone"},
 		{"wazero below its root", "control/x.go", `import "github.com/tetratelabs/wazero/api"`, "is for runtime/wasm alone"},
 		{"a dependency nobody chose", "reactor/x.go", `import "example.org/x"`, "has no door"},
