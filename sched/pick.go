@@ -1,6 +1,6 @@
 package sched
 
-import "math/bits"
+import "math"
 
 // Options tunes a Picker. Points are points of the score: 100 is the distance
 // between an idle worker and one at every limit.
@@ -58,13 +58,15 @@ const (
 	RampTicksDefault = 20
 
 	// shareStart is added to the number of decisions when a share is computed:
-	// the first few after a start are decided by the score, and only with more
-	// of them does their distribution count.
-	shareStart = 16
+	// the first few after a start are decided by the score, and a single one is
+	// worth less than NearPointsDefault, so that connections are counted at all.
+	shareStart = 64
 
-	// sharesMax bounds the memory of decisions when no new samples come: at
-	// this sum all counts are halved.
-	sharesMax = 8192
+	// sharesMax is the memory of decisions: at this sum all counts are halved,
+	// so the last 256 to 512 decide the shares. More would make a change of
+	// scores send everything to one worker until the past is made up for; fewer
+	// would be lost in shareStart.
+	sharesMax = 512
 
 	// rampMin is the part of a full share at which a new worker starts.
 	rampMin = 0.1
@@ -107,14 +109,22 @@ type Picker struct {
 	cursor  uint8  // the worker after which the rotation goes on
 	random  uint64 // xorshift64*; 0: not seeded
 
-	// What this Picker decided and the samples cannot have seen yet.
-	// Invariant: decisions is the sum of taken.
+	// What this Picker decided and the samples cannot have seen yet; a decision
+	// for a worker on its ramp counts more than once.
+	// Invariant: decisions is the sum of taken, but for rounding.
 	decisions float32
 	taken     [WorkersMax]float32
 	samples   [WorkersMax]uint32 // Load.Sample when taken was last aged
 
-	// Storage of one call.
-	points [WorkersMax]float32
+	// Storage of one call: who can be chosen, and who of them is near the best,
+	// both ascending.
+	candidates [WorkersMax]candidate
+	near       [WorkersMax]uint8
+}
+
+type candidate struct {
+	points uint32 // the bits of a float32 that is not negative
+	worker uint8
 }
 
 // NewPicker returns a Picker with the given options.
@@ -134,12 +144,13 @@ func (p *Picker) Seed(seed uint64) { p.random = seed*0x9e3779b97f4a7c15 | 1 }
 //
 // The worker with the fewest points wins:
 //
-//	points = score + (LivePoints*(inflight+pending) + SharePoints*share) / ramp
+//	points = score + LivePoints*(inflight+pending)/ramp + SharePoints*share
 //
-// where share is the part of this Picker's recent decisions that went there,
-// weighed down by 0.7 at each new sample of that worker, because so much of
-// them the smoothed score does not show yet; and ramp is 1, or for a new worker
-// a part that grows from a tenth to 1. Workers whose points differ by at most
+// where ramp is 1, or for a new worker a part that grows from a tenth to 1, and
+// share is the part of this Picker's recent decisions that went there. Recent
+// are the last 256 to 512, each counting 1/ramp, and of those made before a new
+// sample of that worker only 0.7, because the smoothed score shows the rest.
+// Workers whose points differ by at most
 // NearPoints are equal: of two drawn from them at random, that with fewer
 // connections is taken. While no sample is believed (none came yet, or all are
 // too old) they take turns. A worker without a sample counts with the mean of
@@ -163,81 +174,102 @@ func (p *Picker) Next(loads []Load, not uint64) int {
 		p.start()
 	}
 
-	// Who can be chosen, and what a worker of which nothing is known scores.
-	var candidates uint64
-	var sum, trusted float32
+	// The points of everyone who can be chosen, and the fewest. Points are not
+	// negative, so their bits order as they do: compared as integers, neither
+	// loop branches on them. PERFORMANCE.md, "Pick".
+	var sum, believed float32
+	var doubtful uint64 // candidates, not workers
+	n := 0
+	fresh, live := p.options.FreshTicks, p.options.LivePoints
+	share := p.options.SharePoints / (p.decisions + shareStart)
+	best := uint32(math.MaxUint32)
 	for i := range loads {
 		l := &loads[i]
-		if !l.Ready || l.Full || not>>i&1 != 0 {
+		if !l.Ready || l.Full || not>>(i&(WorkersMax-1))&1 != 0 {
 			continue
-		}
-		candidates |= 1 << i
-		if l.measured() {
-			trust := float32(1)
-			if l.Age > p.options.FreshTicks {
-				trust = p.trust(l.Age)
-			}
-			sum += trust * float32(min(l.Score, 100))
-			trusted += trust
 		}
 		if l.Sample != p.samples[i] {
 			p.age(i, l.Sample)
 		}
+		points := live * l.live()
+		if l.Ramp != 0 {
+			points /= p.ramp(l)
+		}
+		points += share * p.taken[i]
+		if l.Age <= fresh && l.Ramp == 0 && l.measured() {
+			score := l.score()
+			sum += score
+			believed++
+			points += score
+		} else {
+			doubtful |= 1 << (n & (WorkersMax - 1))
+		}
+		c := &p.candidates[n&(WorkersMax-1)]
+		c.worker, c.points = uint8(i), math.Float32bits(points)
+		best = min(best, c.points)
+		n++
 	}
-	if candidates == 0 {
+	if n == 0 {
 		return -1
 	}
-	var mean float32
-	if trusted > 0 {
-		mean = sum / trusted
-	}
-
-	// Points, and the fewest.
-	share := p.options.SharePoints / (p.decisions + shareStart)
-	best := float32(maxPoints)
-	for set := candidates; set != 0; set &= set - 1 {
-		i := bits.TrailingZeros64(set) & (WorkersMax - 1)
-		l := &loads[i]
-		extra := p.options.LivePoints*l.live() + share*p.taken[i]
-		if l.Ramp != 0 {
-			extra /= p.ramp(l.Ramp)
-		}
-		score := mean
-		if l.measured() {
-			score = float32(min(l.Score, 100))
-			if l.Age > p.options.FreshTicks {
-				score = mean + p.trust(l.Age)*(score-mean)
-			}
-		}
-		p.points[i] = score + extra
-		best = min(best, p.points[i])
+	if doubtful != 0 {
+		best, believed = p.doubt(loads, p.candidates[:n], doubtful, sum, believed)
 	}
 
 	// Who is as good as the best.
-	var near uint64
-	limit := best + p.options.NearPoints
-	for set := candidates; set != 0; set &= set - 1 {
-		i := bits.TrailingZeros64(set) & (WorkersMax - 1)
-		if p.points[i] <= limit {
-			near |= 1 << i
-		}
+	limit := uint64(math.Float32bits(math.Float32frombits(best) + p.options.NearPoints))
+	near := 0
+	for k := range p.candidates[:n] {
+		c := &p.candidates[k]
+		p.near[near&(WorkersMax-1)] = c.worker
+		near += int((uint64(c.points) - limit - 1) >> 63) // 1 when points <= limit
 	}
 	var i int
 	switch {
-	case near&(near-1) == 0:
-		i = bits.TrailingZeros64(near)
-	case trusted > 0:
+	case near == 1:
+		i = int(p.near[0])
+	case believed > 0:
 		i = p.draw(loads, near)
 	default:
 		i = p.turn(near)
 	}
 	p.cursor = uint8(i)
-	p.charge(i)
+	p.charge(i, &loads[i])
 	return i
 }
 
-// maxPoints is above all points: a score of 100, and two liveMax with any ramp.
-const maxPoints = 1e30
+// doubt completes the points of candidates without a sample, with an old one, or
+// on their ramp: they get the mean of all scores, each as far as it is believed,
+// and differ from it as far as they are believed themselves. It returns the
+// fewest points, and how many samples are believed. Rare: while workers start,
+// or when one has stopped reporting.
+//
+//go:noinline
+func (p *Picker) doubt(loads []Load, candidates []candidate, doubtful uint64, sum, believed float32) (uint32, float32) {
+	for k, c := range candidates {
+		if doubtful>>k&1 != 0 {
+			l := &loads[c.worker]
+			trust := p.trust(l)
+			sum += trust * l.score()
+			believed += trust
+		}
+	}
+	var mean float32
+	if believed > 0 {
+		mean = sum / believed
+	}
+	best := uint32(math.MaxUint32)
+	for k := range candidates {
+		c := &candidates[k]
+		if doubtful>>k&1 != 0 {
+			l := &loads[c.worker]
+			score := mean + p.trust(l)*(l.score()-mean)
+			c.points = math.Float32bits(math.Float32frombits(c.points) + max(score, 0))
+		}
+		best = min(best, c.points)
+	}
+	return best, believed
+}
 
 //go:noinline
 func (p *Picker) start() {
@@ -261,9 +293,13 @@ func (p *Picker) age(i int, sample uint32) {
 }
 
 // charge takes notice of a decision for worker i.
-func (p *Picker) charge(i int) {
-	p.taken[i]++
-	p.decisions++
+func (p *Picker) charge(i int, l *Load) {
+	d := float32(1)
+	if l.Ramp != 0 {
+		d = 1 / p.ramp(l)
+	}
+	p.taken[i] += d
+	p.decisions += d
 	if p.decisions >= sharesMax {
 		p.halve()
 	}
@@ -284,52 +320,52 @@ func (p *Picker) sum() {
 	}
 }
 
-// trust returns how much a sample of that age is believed, 1 to 0.
-func (p *Picker) trust(age uint32) float32 {
-	fresh, stale := p.options.FreshTicks, p.options.StaleTicks
-	return float32(stale-min(max(age, fresh), stale)) / float32(stale-fresh)
-}
-
-// ramp returns the part of a full share that a worker gets which has so many
-// ticks to go.
-func (p *Picker) ramp(left uint32) float32 {
-	gone := 1 - float32(min(left, p.options.RampTicks))/float32(p.options.RampTicks)
-	return max(gone, rampMin)
-}
-
-// turn returns the member of set that comes next after the last decision.
-func (p *Picker) turn(set uint64) int {
-	later := set &^ (1<<(p.cursor+1) - 1)
-	if later == 0 {
-		later = set
+// trust returns how much the sample of l is believed, 1 to 0; 0 when there is
+// none. On the ramp only so much of it, for a worker that has hardly anything to
+// do measures little.
+func (p *Picker) trust(l *Load) float32 {
+	if !l.measured() {
+		return 0
 	}
-	return bits.TrailingZeros64(later)
+	fresh, stale := p.options.FreshTicks, p.options.StaleTicks
+	trust := float32(stale-min(max(l.Age, fresh), stale)) / float32(stale-fresh)
+	if l.Ramp != 0 {
+		trust *= p.ramp(l)
+	}
+	return trust
 }
 
-// draw returns that of two different random members of set which has fewer
-// connections.
-func (p *Picker) draw(loads []Load, set uint64) int {
-	n := uint64(bits.OnesCount64(set))
+// ramp returns the part of a full share that l gets, above 0 to 1.
+func (p *Picker) ramp(l *Load) float32 {
+	all := p.options.RampTicks
+	return max(float32(all-min(l.Ramp, all))/float32(all), rampMin)
+}
+
+// turn returns the first of near[:n], which ascends, after the last decision.
+func (p *Picker) turn(n int) int {
+	for _, i := range p.near[:n] {
+		if i > p.cursor {
+			return int(i)
+		}
+	}
+	return int(p.near[0])
+}
+
+// draw returns that of two different random members of near[:n], n at least 2,
+// which has fewer connections.
+func (p *Picker) draw(loads []Load, n int) int {
 	r := p.next()
-	// Two numbers below n from the two halves of r: multiply and shift.
-	a := (r >> 32) * n >> 32
-	b := (r & 0xffffffff) * (n - 1) >> 32
+	// Two numbers, below n and below n-1, from the halves of r: multiply, shift.
+	a := (r >> 32) * uint64(n) >> 32
+	b := (r & math.MaxUint32) * uint64(n-1) >> 32
 	if b >= a {
 		b++
 	}
-	i, j := member(set, a), member(set, b)
+	i, j := p.near[a&(WorkersMax-1)], p.near[b&(WorkersMax-1)]
 	if loads[j].held() < loads[i].held() {
-		return j
+		return int(j)
 	}
-	return i
-}
-
-// member returns the n-th lowest bit of set, from 0.
-func member(set, n uint64) int {
-	for ; n > 0; n-- {
-		set &= set - 1
-	}
-	return bits.TrailingZeros64(set) & (WorkersMax - 1)
+	return int(i)
 }
 
 // next is xorshift64*.

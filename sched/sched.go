@@ -69,7 +69,7 @@ type Load struct {
 
 // live returns the requests that the worker has or is about to have.
 func (l *Load) live() float32 {
-	return float32(min(max(l.Inflight, 0), liveMax)) + float32(min(max(l.Pending, 0), liveMax))
+	return float32(min(max(l.Inflight, 0), liveMax) + min(max(l.Pending, 0), liveMax))
 }
 
 // held returns the connections that the worker has or is about to have.
@@ -80,3 +80,14 @@ const liveMax = 1 << 20
 
 // measured says whether the worker has sent a sample.
 func (l *Load) measured() bool { return l.Score >= 0 } // false for NaN
+
+// score returns the score, 0 to 100; 0 when there was no sample.
+func (l *Load) score() float32 {
+	if !l.measured() {
+		return 0
+	}
+	if l.Score > 100 {
+		return 100
+	}
+	return float32(l.Score)
+}

@@ -1,5 +1,7 @@
 package sched
 
+import "math"
+
 // ShedOptions tunes a Shedder.
 type ShedOptions struct {
 	// EnterPoints is by how much the own points must exceed those of another
@@ -127,7 +129,7 @@ func shedDistance(loads []Load, own int) (float32, bool) {
 	if !mine.measured() || mine.Age > FreshTicksDefault {
 		return 0, false
 	}
-	best := float32(maxPoints)
+	best := float32(math.Inf(1))
 	for i := range loads {
 		l := &loads[i]
 		if i == own || !l.Ready || l.Full || l.Ramp != 0 || !l.measured() || l.Age > FreshTicksDefault {
@@ -135,9 +137,9 @@ func shedDistance(loads []Load, own int) (float32, bool) {
 		}
 		best = min(best, shedPoints(l))
 	}
-	return shedPoints(mine) - best, best < maxPoints
+	return shedPoints(mine) - best, !math.IsInf(float64(best), 1)
 }
 
 func shedPoints(l *Load) float32 {
-	return float32(min(l.Score, 100)) + LivePointsDefault*l.live()
+	return l.score() + LivePointsDefault*l.live()
 }
