@@ -1,0 +1,234 @@
+package wasm
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"runtime/debug"
+
+	"baton/runtime"
+
+	"github.com/tetratelabs/wazero"
+	"golang.org/x/sys/cpu"
+)
+
+// stamp says for whom and from what native code was made. It lies in the
+// cache directory beside the prepared module and is written last, so a stamp
+// that can be read belongs to complete files.
+type stamp struct {
+	Wazero   string `json:"wazero"`   // version of the compiler
+	CPU      string `json:"cpu"`      // processor features the code may use
+	Pass     int    `json:"pass"`     // version of the prepare pass
+	Module   string `json:"module"`   // SHA-256 of the artifact, hexadecimal
+	Prepared string `json:"prepared"` // file name of the rewritten module
+	Code     string `json:"code"`     // path of the native code, relative to the cache directory
+	CodeSize int64  `json:"codeSize"` // its length in bytes
+}
+
+// passVersion changes with every change of what the prepare pass emits, which
+// makes the gateway prepare every artifact again.
+const passVersion = 1
+
+// compilerVersion is what wazero puts into its cache's keys.
+func compilerVersion() string {
+	if info, ok := debug.ReadBuildInfo(); ok {
+		for _, dep := range info.Deps {
+			if dep.Path == "github.com/tetratelabs/wazero" {
+				return dep.Version
+			}
+		}
+	}
+	return "dev"
+}
+
+// processor names the features that wazero's compiler looks at. More than it
+// knows today, so that a migration between unlike machines is never missed.
+func processor() string {
+	x := &cpu.X86
+	a := &cpu.ARM64
+	return fmt.Sprintf("amd64 sse41=%t sse42=%t bmi1=%t bmi2=%t popcnt=%t avx=%t avx2=%t; arm64 atomics=%t",
+		x.HasSSE41, x.HasSSE42, x.HasBMI1, x.HasBMI2, x.HasPOPCNT, x.HasAVX, x.HasAVX2, a.HasATOMICS)
+}
+
+func stampPath(cacheDir, module string) string {
+	return filepath.Join(cacheDir, module+".stamp")
+}
+
+// readStamp returns the stamp of the artifact with the given hash if it was
+// made by this version for this processor and its files are there, else
+// runtime.ErrNotPrepared.
+func readStamp(cacheDir, module string) (*stamp, error) {
+	data, err := os.ReadFile(stampPath(cacheDir, module))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("%s: %w", module, runtime.ErrNotPrepared)
+	} else if err != nil {
+		return nil, fmt.Errorf("read stamp: %w", err)
+	}
+	var s stamp
+	if err := json.Unmarshal(data, &s); err != nil {
+		return nil, fmt.Errorf("stamp of %s: %w", module, runtime.ErrNotPrepared)
+	}
+	if s.Wazero != compilerVersion() || s.CPU != processor() || s.Pass != passVersion || s.Module != module ||
+		!filepath.IsLocal(s.Code) || !filepath.IsLocal(s.Prepared) {
+		return nil, fmt.Errorf("stamp of %s is of another version or processor: %w", module, runtime.ErrNotPrepared)
+	}
+	st, err := os.Stat(filepath.Join(cacheDir, s.Code))
+	if err != nil || st.Size() != s.CodeSize {
+		return nil, fmt.Errorf("native code of %s is missing: %w", module, runtime.ErrNotPrepared)
+	}
+	return &s, nil
+}
+
+// writeFile writes data under name in dir: whole or not at all.
+func writeFile(dir, name string, data []byte) error {
+	f, err := os.CreateTemp(dir, name+".*.tmp")
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(data)
+	if err == nil {
+		err = f.Sync()
+	}
+	if e := f.Close(); err == nil {
+		err = e
+	}
+	if err == nil {
+		err = os.Rename(f.Name(), filepath.Join(dir, name))
+	}
+	if err != nil {
+		_ = os.Remove(f.Name())
+	}
+	return err
+}
+
+// Report says what Prepare did.
+type Report struct {
+	Module        string // SHA-256 of the artifact, hexadecimal
+	ModuleBytes   int    // length of the artifact
+	PreparedBytes int    // length of the rewritten module
+	CodeBytes     int64  // length of the native code
+}
+
+// Prepared reports whether the artifact has native code for this version and
+// processor; if not, the error wraps runtime.ErrNotPrepared.
+func Prepared(module, cacheDir string) error {
+	data, err := os.ReadFile(module)
+	if err != nil {
+		return fmt.Errorf("read module: %w", err)
+	}
+	_, err = readStamp(cacheDir, hash(data))
+	return err
+}
+
+func hash(data []byte) string {
+	sum := sha256.Sum256(data)
+	return hex.EncodeToString(sum[:])
+}
+
+// Prepare validates the module at path, rewrites it for the engine, compiles
+// it and puts the native code into cacheDir with a stamp.
+//
+// It runs in a process of its own that may be killed (`baton prepare`):
+// compiling a hostile module can take minutes and gigabytes, and does not
+// listen to ctx. It runs no code of the module. Calling it for what is
+// prepared already does nothing. cacheDir is created with mode 0700 if it is missing: whoever can
+// write there owns the workers.
+//
+// Errors: *RefusedError when the module is not one that can run; anything
+// else is the system's.
+func Prepare(ctx context.Context, path, cacheDir string) (*Report, error) {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("read module: %w", err)
+	}
+	report := &Report{Module: hash(data), ModuleBytes: len(data)}
+	prepared, err := rewrite(data)
+	if err != nil {
+		return nil, err
+	}
+	report.PreparedBytes = len(prepared)
+	if s, err := readStamp(cacheDir, report.Module); err == nil {
+		report.CodeBytes = s.CodeSize
+		return report, nil
+	}
+	if err := os.MkdirAll(cacheDir, 0o700); err != nil {
+		return nil, fmt.Errorf("create cache: %w", err)
+	}
+
+	// Compile into a directory of its own, which tells the name that wazero
+	// gives the code, then move that file to where workers look.
+	work := filepath.Join(cacheDir, "work-"+rand.Text())
+	if err := os.Mkdir(work, 0o700); err != nil {
+		return nil, fmt.Errorf("create work directory: %w", err)
+	}
+	defer func() { _ = os.RemoveAll(work) }()
+	if err := compile(ctx, prepared, work); err != nil {
+		return nil, err
+	}
+	files, err := filepath.Glob(filepath.Join(work, "*", "*"))
+	if err != nil || len(files) != 1 {
+		return nil, fmt.Errorf("compiler wrote %d files, want 1 (%v)", len(files), err)
+	}
+	code, err := filepath.Rel(work, files[0])
+	if err != nil {
+		return nil, err
+	}
+	if err := os.MkdirAll(filepath.Join(cacheDir, filepath.Dir(code)), 0o700); err != nil {
+		return nil, fmt.Errorf("create cache: %w", err)
+	}
+	st, err := os.Stat(files[0])
+	if err != nil {
+		return nil, fmt.Errorf("native code: %w", err)
+	}
+	report.CodeBytes = st.Size()
+	if err := os.Rename(files[0], filepath.Join(cacheDir, code)); err != nil {
+		return nil, fmt.Errorf("move native code: %w", err)
+	}
+	s := stamp{
+		Wazero: compilerVersion(), CPU: processor(), Pass: passVersion, Module: report.Module,
+		Prepared: report.Module + ".prepared.wasm", Code: code, CodeSize: st.Size(),
+	}
+	if err := writeFile(cacheDir, s.Prepared, prepared); err != nil {
+		return nil, fmt.Errorf("write prepared module: %w", err)
+	}
+	text, err := json.Marshal(s)
+	if err != nil {
+		return nil, err
+	}
+	if err := writeFile(cacheDir, report.Module+".stamp", append(bytes.TrimSpace(text), '\n')); err != nil {
+		return nil, fmt.Errorf("write stamp: %w", err)
+	}
+	return report, nil
+}
+
+// RefusedError says why a module cannot be a function: the deployer's fault,
+// and meant to be read by them.
+type RefusedError struct{ Reason error }
+
+func (e *RefusedError) Error() string { return "module refused: " + e.Reason.Error() }
+
+// Unwrap returns the reason.
+func (e *RefusedError) Unwrap() error { return e.Reason }
+
+func compile(ctx context.Context, module []byte, dir string) error {
+	cache, err := wazero.NewCompilationCacheWithDir(dir)
+	if err != nil {
+		return fmt.Errorf("open compilation cache: %w", err)
+	}
+	defer func() { _ = cache.Close(ctx) }()
+	rt := wazero.NewRuntimeWithConfig(ctx, runtimeConfig().WithCompilationCache(cache))
+	defer func() { _ = rt.Close(ctx) }()
+	compiled, err := rt.CompileModule(ctx, module)
+	if err != nil {
+		return &RefusedError{Reason: err}
+	}
+	return compiled.Close(ctx)
+}

@@ -1,0 +1,6 @@
+// Never ends.
+int main(void) {
+	volatile int x = 0;
+	for (;;)
+		x++;
+}
