@@ -13,6 +13,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"baton/runtime/wasm/gowrap"
 )
 
 // Bounds of one Go build. A source folder above them is refused with
@@ -23,8 +25,7 @@ const (
 	sourceFilesMax   = 10_000
 	buildOutputMax   = 64 << 10        // bytes of compiler output kept for the report
 	buildWaitDelay   = 2 * time.Second // between the kill and letting go of its pipes
-	goWrapperName    = "baton_handle.go"
-	goVersionDefault = "1.24" // the first with go:wasmexport; used where go names no release
+	goVersionDefault = "1.24"          // the first with go:wasmexport; used where go names no release
 )
 
 // ErrSourceTooLarge says that a source folder is above the bounds of a build.
@@ -102,16 +103,13 @@ func (m GoModule) Build(ctx context.Context) (err error) {
 		"PATH=" + os.Getenv("PATH"),
 		"HOME=" + dir,
 		"TMPDIR=" + temp,
-		"GOTOOLCHAIN=local",
 		"GOENV=off",
 		"GOWORK=off",
 		"GOPROXY=off",
 		"GOFLAGS=-mod=readonly",
-		"CGO_ENABLED=0",
-		"GOOS=wasip1",
-		"GOARCH=wasm",
 		"GOMODCACHE=" + filepath.Join(dir, "mod"),
 	}
+	env = append(env, gowrap.BuildEnv()...)
 	version, cache, err := goDefaults(ctx, goCommand)
 	if err != nil {
 		return err
@@ -125,8 +123,7 @@ func (m GoModule) Build(ctx context.Context) (err error) {
 	}
 
 	built := filepath.Join(dir, "module.wasm")
-	cmd := exec.CommandContext(ctx, goCommand, "build", "-buildmode=c-shared", "-trimpath", "-buildvcs=false",
-		"-ldflags=-s -w -buildid=", "-o", built, ".")
+	cmd := exec.CommandContext(ctx, goCommand, gowrap.BuildArgs(built)...)
 	cmd.Dir = source
 	cmd.Env = env
 	if err := runBuild(cmd); err != nil {
@@ -177,14 +174,14 @@ func addGoFiles(dir, version string) error {
 			return fmt.Errorf("write go.mod: %w", err)
 		}
 	}
-	file, err := os.OpenFile(filepath.Join(dir, goWrapperName), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	file, err := os.OpenFile(filepath.Join(dir, gowrap.FileName), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if errors.Is(err, fs.ErrExist) {
-		return &BuildError{Err: fmt.Errorf("the file name %s is the platform's own: rename it", goWrapperName)}
+		return &BuildError{Err: fmt.Errorf("the file name %s is the platform's own: rename it", gowrap.FileName)}
 	}
 	if err != nil {
 		return fmt.Errorf("write wrapper: %w", err)
 	}
-	_, err = file.WriteString(goWrapper)
+	_, err = file.Write(gowrap.Source("main"))
 	if e := file.Close(); err == nil {
 		err = e
 	}
@@ -193,13 +190,6 @@ func addGoFiles(dir, version string) error {
 	}
 	return nil
 }
-
-// goWrapper exports `handle`.
-const goWrapper = `package main
-
-//go:wasmexport handle
-func batonHandle() { main() }
-`
 
 // copySource copies the tree at from to the new folder to: regular files only,
 // no tests, nothing hidden, nothing followed.

@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"baton/runtime/wasm/gowrap"
 )
 
 // These tests share TMPDIR to see what a build leaves behind, so they are not
@@ -123,10 +125,10 @@ func TestGoModuleDoesNotFollowLinks(t *testing.T) {
 }
 
 func TestGoModuleKeepsItsOwnFileName(t *testing.T) {
-	_, err := build(t.Context(), t, sources(t, map[string]string{"main.go": mainOnly, goWrapperName: "package main\n"}))
+	_, err := build(t.Context(), t, sources(t, map[string]string{"main.go": mainOnly, gowrap.FileName: "package main\n"}))
 	var refused *BuildError
-	if !errors.As(err, &refused) || !strings.Contains(err.Error(), goWrapperName) {
-		t.Errorf("got %v, want a BuildError that names %s", err, goWrapperName)
+	if !errors.As(err, &refused) || !strings.Contains(err.Error(), gowrap.FileName) {
+		t.Errorf("got %v, want a BuildError that names %s", err, gowrap.FileName)
 	}
 }
 
