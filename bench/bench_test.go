@@ -158,7 +158,7 @@ func TestReplaceMarked(t *testing.T) {
 
 func TestFindNamesThePackage(t *testing.T) {
 	t.Parallel()
-	err := Peer{Needs: "no-such-server", Package: "its-package"}.Find()
+	_, err := Peer{Needs: "no-such-server", Package: "its-package"}.find()
 	if !errors.Is(err, ErrMissing) || !strings.Contains(err.Error(), "apt-get install its-package") {
 		t.Errorf("got %v", err)
 	}

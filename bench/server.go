@@ -34,20 +34,23 @@ type Peer struct {
 	// that contains Want.
 	Target, Want string
 
-	// Prepare makes dir ready and returns the command that serves addr in the
-	// foreground.
-	Prepare func(ctx context.Context, dir, addr string) (*exec.Cmd, error)
+	// Prepare makes dir ready and returns the arguments with which the command
+	// serves addr in the foreground.
+	Prepare func(ctx context.Context, dir, addr string) ([]string, error)
 }
 
 // ErrMissing says that a command is not installed.
 var ErrMissing = errors.New("not installed")
 
-// Find tells whether the peer's command is there.
-func (p Peer) Find() error {
-	if _, err := exec.LookPath(p.Needs); err != nil {
-		return fmt.Errorf("%s: %w: apt-get install %s", p.Needs, ErrMissing, p.Package)
+// find returns the path of the peer's command. Debian keeps servers in
+// /usr/sbin, which is not in every user's PATH.
+func (p Peer) find() (string, error) {
+	for _, name := range []string{p.Needs, "/usr/sbin/" + p.Needs} {
+		if found, err := exec.LookPath(name); err == nil {
+			return found, nil
+		}
 	}
-	return nil
+	return "", fmt.Errorf("%s: %w: apt-get install %s", p.Needs, ErrMissing, p.Package)
 }
 
 // pingBody is what nginx answers: the demo's /ping with a clock that stands.
@@ -57,7 +60,7 @@ const pingBody = `{"pong":true,"ts":1700000000}`
 func Baton(binary string, workers int) Peer {
 	return Peer{
 		Name: "baton", Needs: binary, Package: "baton", Target: "/ping", Want: `{"pong":true,"ts":`,
-		Prepare: func(ctx context.Context, dir, addr string) (*exec.Cmd, error) {
+		Prepare: func(ctx context.Context, dir, addr string) ([]string, error) {
 			data := filepath.Join(dir, "data")
 			if output, err := exec.CommandContext(ctx, binary, "init", "--data", data).CombinedOutput(); err != nil {
 				return nil, fmt.Errorf("baton init: %w\n%s", err, output)
@@ -66,7 +69,7 @@ func Baton(binary string, workers int) Peer {
 			if workers > 0 {
 				args = append(args, "--workers", strconv.Itoa(workers))
 			}
-			return exec.Command(binary, args...), nil
+			return args, nil
 		},
 	}
 }
@@ -76,13 +79,13 @@ func Baton(binary string, workers int) Peer {
 func Nginx(workers int) Peer {
 	return Peer{
 		Name: "nginx", Needs: "nginx", Package: "nginx", Target: "/ping", Want: pingBody,
-		Prepare: func(_ context.Context, dir, addr string) (*exec.Cmd, error) {
+		Prepare: func(_ context.Context, dir, addr string) ([]string, error) {
 			config := filepath.Join(dir, "nginx.conf")
 			text := fmt.Sprintf(nginxConfig, workers, dir, addr, pingBody)
 			if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
 				return nil, err
 			}
-			return exec.Command("nginx", "-p", dir, "-e", "stderr", "-c", config), nil
+			return []string{"-p", dir, "-e", "stderr", "-c", config}, nil
 		},
 	}
 }
@@ -120,10 +123,11 @@ type server struct {
 // start starts a peer on a free port with a folder of its own below dir, and
 // waits until its answer is right.
 func start(ctx context.Context, peer Peer, dir string) (*server, error) {
-	if err := peer.Find(); err != nil {
+	command, err := peer.find()
+	if err != nil {
 		return nil, err
 	}
-	dir, err := os.MkdirTemp(dir, peer.Name+"-")
+	dir, err = os.MkdirTemp(dir, peer.Name+"-")
 	if err != nil {
 		return nil, err
 	}
@@ -131,10 +135,11 @@ func start(ctx context.Context, peer Peer, dir string) (*server, error) {
 	if err != nil {
 		return nil, err
 	}
-	cmd, err := peer.Prepare(ctx, dir, addr)
+	args, err := peer.Prepare(ctx, dir, addr)
 	if err != nil {
 		return nil, fmt.Errorf("prepare %s: %w", peer.Name, err)
 	}
+	cmd := exec.Command(command, args...)
 	s := &server{peer: peer, addr: addr, cmd: cmd, done: make(chan error, 1), log: &bytes.Buffer{}}
 	cmd.Stdout, cmd.Stderr = s.log, s.log
 	// A group of its own: Ctrl-C reaches us alone, and we stop it in order.

@@ -29,7 +29,7 @@ func InCI() bool { return os.Getenv("CI") == "true" }
 func Need(t testing.TB, commands ...string) {
 	t.Helper()
 	for _, command := range commands {
-		if _, err := exec.LookPath(command); err != nil {
+		if !installed(command) {
 			name := packages[command]
 			if name == "" {
 				name = command
@@ -37,6 +37,16 @@ func Need(t testing.TB, commands ...string) {
 			t.Skipf("needs %s (apt-get install %s)", command, name)
 		}
 	}
+}
+
+// installed looks in PATH and where Debian keeps servers.
+func installed(command string) bool {
+	for _, name := range []string{command, "/usr/sbin/" + command} {
+		if _, err := exec.LookPath(name); err == nil {
+			return true
+		}
+	}
+	return false
 }
 
 // NeedFeature skips the test, by name, when this machine or its kernel lacks a
