@@ -62,10 +62,11 @@ func TestRespond(t *testing.T) {
 
 func TestHandlerName(t *testing.T) {
 	t.Parallel()
-	if got := handlerName([]string{"demo", "ping"}, "info"); got != "ping" {
+	getenv := func(name string) string { return map[string]string{"_HANDLER": "info"}[name] }
+	if got := handlerName([]string{"demo", "ping"}, getenv); got != "ping" {
 		t.Errorf("with an argument: %q, want ping", got)
 	}
-	if got := handlerName([]string{"demo"}, "info"); got != "info" {
+	if got := handlerName([]string{"demo"}, getenv); got != "info" {
 		t.Errorf("without an argument: %q, want info", got)
 	}
 }

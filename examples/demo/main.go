@@ -27,18 +27,19 @@ const bodyBytesMax = 64 << 10
 var errBodyTooLarge = errors.New("the body is larger than 64 KiB")
 
 func main() {
-	response := respond(nil, handlerName(os.Args, os.Getenv("_HANDLER")), os.Stdin, time.Now())
+	response := respond(nil, handlerName(os.Args, os.Getenv), os.Stdin, time.Now())
 	if _, err := os.Stdout.Write(response); err != nil {
 		os.Exit(1)
 	}
 }
 
-// handlerName is the first argument, or else the variable.
-func handlerName(args []string, variable string) string {
+// handlerName is the first argument, or else the variable. The environment is
+// not looked at when it is not needed.
+func handlerName(args []string, getenv func(string) string) string {
 	if len(args) > 1 {
 		return args[1]
 	}
-	return variable
+	return getenv("_HANDLER")
 }
 
 // respond appends the response of one function to dst. Only a function that
