@@ -2,13 +2,14 @@ package httpparse
 
 // The character classes, one bit each, of the tables' bytes.
 const (
-	isToken uint8 = 1 << iota // RFC 9110 section 5.6.2: tchar
-	isPath                    // RFC 3986 section 3.3: pchar or '/', '%' included
-	isQuery                   // what a query may hold: see classes
-	isHost                    // RFC 3986 section 3.2.2: reg-name, '%' included
-	isValue                   // RFC 9110 section 5.5: field-vchar, SP and HTAB
-	isHex                     // RFC 5234: HEXDIG, in both cases
-	isID                      // design.md, section 5: what a request id may hold
+	isToken  uint8 = 1 << iota // RFC 9110 section 5.6.2: tchar
+	isPath                     // RFC 3986 section 3.3: pchar or '/', but not '%'
+	isQuery                    // what a query may hold, but not '%': see classes
+	isHost                     // RFC 3986 section 3.2.2: reg-name, but not '%'
+	isScheme                   // RFC 3986 section 3.1
+	isValue                    // RFC 9110 section 5.5: field-vchar, SP and HTAB
+	isHex                      // RFC 5234: HEXDIG, in both cases
+	isID                       // design.md, section 5: what a request id may hold
 )
 
 // class has the classes of each byte. It is never written after start.
@@ -25,7 +26,7 @@ func classes() (t [256]uint8) {
 		letters   = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 		alnum     = digits + letters
 		subDelims = "!$&'()*+,;="
-		host      = alnum + "-._~" + subDelims + "%"
+		host      = alnum + "-._~" + subDelims
 		path      = host + ":@/"
 		// Stricter would be RFC 3986 section 3.4, which has only path and '?'.
 		// Browsers leave the others of this list as they are in a query (URL
@@ -36,6 +37,7 @@ func classes() (t [256]uint8) {
 	set(isPath, path)
 	set(isQuery, query)
 	set(isHost, host)
+	set(isScheme, alnum+"+-.")
 	set(isHex, digits+"abcdefABCDEF")
 	set(isID, alnum+"._-")
 	for c := range t {

@@ -5,41 +5,6 @@ import (
 	"math"
 )
 
-// interpret takes over what field f says about the request, if it is one of
-// the few that the connection needs.
-func (r *Request) interpret(f Field) Reason {
-	switch len(f.Name) {
-	case len("Host"):
-		if equalFold(f.Name, "host") {
-			return r.onHost(f.Value)
-		}
-	case len("Expect"):
-		if equalFold(f.Name, "expect") {
-			return r.onExpect(f.Value)
-		}
-	case len("Connection"):
-		if equalFold(f.Name, "connection") {
-			return r.onConnection(f.Value)
-		}
-	case len("X-Request-Id"):
-		if equalFold(f.Name, "x-request-id") {
-			r.onRequestID(f.Value)
-		}
-	case len("Content-Length"):
-		if equalFold(f.Name, "content-length") {
-			return r.onContentLength(f.Value)
-		}
-	case len("Transfer-Encoding"):
-		if equalFold(f.Name, "transfer-encoding") {
-			return r.onTransferEncoding(f.Value)
-		}
-	}
-	if bytes.IndexByte(f.Name, '_') >= 0 {
-		r.Underscores = true
-	}
-	return ReasonNone
-}
-
 // finish judges what only the whole head can tell.
 func (r *Request) finish() Reason {
 	if r.seen&seenHost == 0 && r.Minor != 0 {
@@ -78,6 +43,10 @@ func (r *Request) onExpect(v []byte) Reason {
 // onConnection: RFC 9110 section 7.6.1: a list of tokens, empty elements
 // ignored.
 func (r *Request) onConnection(v []byte) Reason {
+	if len(v) == len("keep-alive") && foldedAt(v, 0) == wordKeepAliv && foldedAt(v, 2) == wordEpAlive {
+		r.seen |= seenConnectionKeepAlive
+		return ReasonNone
+	}
 	for len(v) > 0 {
 		var option []byte
 		option, v = nextElement(v)

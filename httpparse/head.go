@@ -1,5 +1,7 @@
 package httpparse
 
+import "bytes"
+
 const (
 	// RequestLineBytesMax bounds the request line, its CRLF not counted; a longer
 	// one is answered 414. RFC 9112 section 3 recommends at least 8000.
@@ -148,39 +150,132 @@ func ParseHead(r *Request, b []byte) (o Outcome, n int, why Reason) {
 	if n == 0 {
 		return outcomeOf(why), 0, why
 	}
-	for {
-		if n == len(b) {
+	for count := 0; ; count++ {
+		// At the start of a line: n is behind a CRLF.
+		if n >= len(b) {
 			return shortHead(b)
 		}
 		if b[n] == '\r' {
-			if n+1 == len(b) {
+			if n+1 >= len(b) {
 				return shortHead(b)
 			}
 			if b[n+1] != '\n' {
 				return Invalid, 0, ReasonBareCR
 			}
+			r.Fields = r.fields[:count]
 			if why = r.finish(); why != ReasonNone {
 				return Invalid, 0, why
 			}
 			return Complete, n + 2, ReasonNone
 		}
-		if len(r.Fields) == FieldsMax {
+		if count == FieldsMax {
 			return Invalid, 0, ReasonTooManyFields
 		}
-		var f Field
-		m, why := parseField(&f, b[n:])
-		if m == 0 {
-			if why == ReasonNone {
+
+		i := n
+		word := wordAt(b, i)
+		folded := word | 0x20*lanes
+		for {
+			if stop := nameStop(word); stop != 0 {
+				i += firstLane(stop)
+				break
+			}
+			i += 8
+			word = wordAt(b, i)
+		}
+		if i >= len(b) {
+			return shortHead(b)
+		}
+		if b[i] != ':' || i == n {
+			// Rare: a name with digits or other tchars than '-'.
+			for i < len(b) && class[b[i]]&isToken != 0 {
+				i++
+			}
+			if i >= len(b) {
 				return shortHead(b)
 			}
+			if b[i] != ':' || i == n {
+				return Invalid, 0, reasonOfName(b[i], i-n)
+			}
+			if bytes.IndexByte(b[n:i], '_') >= 0 {
+				r.Underscores = true
+			}
+		}
+		f := &r.fields[count]
+		f.Name = b[n:i]
+		i++
+		if i < len(b) && b[i] == ' ' {
+			i++
+		}
+
+		start := i
+		for {
+			i = valueRun(b, i)
+			if i+1 < len(b) && b[i] == '\r' && b[i+1] == '\n' {
+				break
+			}
+			if i >= len(b) || class[b[i]]&isValue == 0 {
+				if o, why = valueEnd(b, i); o == Incomplete {
+					return shortHead(b)
+				}
+				return o, 0, why
+			}
+			i++ // rare: HTAB or obs-text
+		}
+		v := b[start:i]
+		if b[start] <= ' ' || b[i-1] <= ' ' {
+			v = trim(v)
+		}
+		f.Value = v
+		n = i + 2
+
+		// The few names that matter here differ in length. Folding with 0x20 is
+		// exact: no other tchar becomes a letter or '-' by it.
+		switch why = ReasonNone; len(f.Name) {
+		case len("Host"):
+			if folded&(1<<32-1) == wordHost {
+				why = r.onHost(v)
+			}
+		case len("Expect"):
+			if folded&(1<<48-1) == wordExpect {
+				why = r.onExpect(v)
+			}
+		case len("Connection"):
+			if folded == wordConnecti && foldedAt(f.Name, 2) == wordNnection {
+				why = r.onConnection(v)
+			}
+		case len("X-Request-Id"):
+			if folded == wordXReques && foldedAt(f.Name, 4) == wordQuestId {
+				r.onRequestID(v)
+			}
+		case len("Content-Length"):
+			if folded == wordContent && foldedAt(f.Name, 6) == wordTLength {
+				why = r.onContentLength(v)
+			}
+		case len("Transfer-Encoding"):
+			if folded == wordTransfer && foldedAt(f.Name, 8) == wordEncodin && f.Name[16]|0x20 == 'g' {
+				why = r.onTransferEncoding(v)
+			}
+		}
+		if why != ReasonNone {
 			return Invalid, 0, why
 		}
-		r.Fields = append(r.Fields, f)
-		if why = r.interpret(f); why != ReasonNone {
-			return Invalid, 0, why
-		}
-		n += m
 	}
+}
+
+// valueEnd is the verdict on a field value that b[i:] does not end with CRLF.
+func valueEnd(b []byte, i int) (Outcome, Reason) {
+	switch {
+	case i >= len(b):
+		return Incomplete, ReasonNone
+	case b[i] == '\n':
+		return Invalid, ReasonBareLF
+	case b[i] != '\r':
+		return Invalid, ReasonBadFieldValue
+	case i+1 == len(b):
+		return Incomplete, ReasonNone
+	}
+	return Invalid, ReasonBareCR
 }
 
 // HeadEnd returns the length of b up to and with the first CRLF CRLF that ends
@@ -250,55 +345,60 @@ func (r *Request) parseRequestLineHere(b []byte) (n int, why Reason) {
 	}
 
 	i := 0
-	for i < len(b) && class[b[i]]&isToken != 0 {
-		i++
-	}
-	if i == len(b) {
-		return 0, short
-	}
-	switch {
-	case b[i] == '\n':
-		return 0, ReasonBareLF
-	case b[i] == '\r':
-		return 0, ReasonBadRequestLine
-	case i == 0, b[i] != ' ':
-		return 0, ReasonBadMethod
+	switch w := wordAt(b, 0); {
+	case w&(1<<32-1) == wordGET:
+		i = len("GET")
+	case w&(1<<40-1) == wordPOST:
+		i = len("POST")
+	default:
+		for i < len(b) && class[b[i]]&isToken != 0 {
+			i++
+		}
+		if i == len(b) {
+			return 0, short
+		}
+		switch {
+		case b[i] == '\n':
+			return 0, ReasonBareLF
+		case b[i] == '\r':
+			return 0, ReasonBadRequestLine
+		case i == 0, b[i] != ' ':
+			return 0, ReasonBadMethod
+		}
+		if string(b[:i]) == "CONNECT" {
+			r.Method = b[:i]
+			return 0, ReasonConnect
+		}
 	}
 	r.Method = b[:i]
-	if string(r.Method) == "CONNECT" {
-		return 0, ReasonConnect
-	}
 
 	start := i + 1
-	for i = start; i < len(b) && class[b[i]]&isQuery != 0; i++ {
+	if start < len(b) && b[start] == '/' {
+		i, why = r.parsePath(b, start)
+	} else {
+		i, why = r.parseOtherForm(b, start)
 	}
-	if i == len(b) {
-		return 0, short
-	}
-	switch {
-	case b[i] == '#':
-		return 0, ReasonFragmentInTarget
-	case b[i] == '\n':
-		return 0, ReasonBareLF
-	case b[i] == '\r', i == start && b[i] == ' ':
-		return 0, ReasonBadRequestLine
-	case b[i] != ' ':
-		return 0, ReasonBadTarget
-	}
-	r.Target = b[start:i]
-	if why = r.parseTarget(); why != ReasonNone {
+	if i == 0 {
+		if why == ReasonNone {
+			why = short
+		}
 		return 0, why
 	}
+	r.Target = b[start:i]
 
-	b, start = b[i+1:], i+1
-	n, why = r.parseVersion(b)
+	i++
+	if len(b)-i >= len("HTTP/1.1\r\n") && wordAt(b, i) == wordHTTP11 && b[i+8] == '\r' && b[i+9] == '\n' {
+		r.Minor = 1
+		return i + len("HTTP/1.1\r\n"), ReasonNone
+	}
+	n, why = r.parseVersion(b[i:])
 	if n == 0 {
 		if why == ReasonNone {
 			why = short
 		}
 		return 0, why
 	}
-	return start + n, ReasonNone
+	return i + n, ReasonNone
 }
 
 // parseVersion reads the version and the CRLF that end the request line.
@@ -351,45 +451,6 @@ func reasonOfEnd(c byte, why Reason) Reason {
 		return ReasonBareLF
 	}
 	return why
-}
-
-// parseField reads one field line with its CRLF. n is its length; when it is
-// 0, the line goes on behind b's end or why is not ReasonNone.
-//
-// Source: RFC 9112 section 5, RFC 9110 section 5.5.
-func parseField(f *Field, b []byte) (n int, why Reason) {
-	i := 0
-	for i < len(b) && class[b[i]]&isToken != 0 {
-		i++
-	}
-	if i == len(b) {
-		return 0, ReasonNone
-	}
-	if b[i] != ':' || i == 0 {
-		return 0, reasonOfName(b[i], i)
-	}
-	f.Name = b[:i]
-	start := i + 1
-	for i = start; i < len(b) && class[b[i]]&isValue != 0; i++ {
-	}
-	if i == len(b) {
-		return 0, ReasonNone
-	}
-	switch b[i] {
-	case '\r':
-		if i+1 == len(b) {
-			return 0, ReasonNone
-		}
-		if b[i+1] != '\n' {
-			return 0, ReasonBareCR
-		}
-	case '\n':
-		return 0, ReasonBareLF
-	default:
-		return 0, ReasonBadFieldValue
-	}
-	f.Value = trim(b[start:i])
-	return i + 2, ReasonNone
 }
 
 // reasonOfName is the rule that c breaks, the first byte behind a field name

@@ -2,87 +2,178 @@ package httpparse
 
 import "bytes"
 
-// parseTarget finds the form and the parts of r.Target, whose bytes are all of
-// isQuery and which is not empty.
+// parsePath reads an absolute path and an optional query from b[start:], where
+// a '/' is, and returns the index of the space behind it; 0 when that is not in
+// b or why is not ReasonNone.
 //
-// Source: RFC 9112 section 3.2, RFC 3986 section 3.
-func (r *Request) parseTarget() Reason {
-	t := r.Target
-	switch {
-	case t[0] == '/':
-		return r.parsePath(t)
-	case len(t) == 1 && t[0] == '*':
-		if string(r.Method) != "OPTIONS" {
-			return ReasonAsteriskForm
+// Source: RFC 9112 section 3.2.1, RFC 3986 sections 2.1, 3.3 and 3.4.
+func (r *Request) parsePath(b []byte, start int) (end int, why Reason) {
+	i := start + 1
+	for {
+		stop := pathStop(wordAt(b, i))
+		if stop == 0 {
+			i += 8
+			continue
+		}
+		i += firstLane(stop)
+		for i < len(b) && class[b[i]]&isPath != 0 {
+			i++
+		}
+		if i >= len(b) {
+			return 0, ReasonNone
+		}
+		if b[i] == ' ' {
+			r.Path = b[start:i]
+			return i, ReasonNone
+		}
+		if b[i] != '%' {
+			break
+		}
+		if i, why = percent(b, i); i == 0 {
+			return 0, why
+		}
+	}
+	if b[i] != '?' {
+		return 0, reasonOfTarget(b[i])
+	}
+	r.Path = b[start:i]
+	return r.parseQuery(b, i)
+}
+
+// parseQuery is parsePath from a '?' at b[start] on.
+func (r *Request) parseQuery(b []byte, start int) (end int, why Reason) {
+	i := start + 1
+	for {
+		for i < len(b) && class[b[i]]&isQuery != 0 {
+			i++
+		}
+		if i >= len(b) {
+			return 0, ReasonNone
+		}
+		if b[i] == ' ' {
+			r.Query = b[start+1 : i]
+			return i, ReasonNone
+		}
+		if b[i] != '%' {
+			return 0, reasonOfTarget(b[i])
+		}
+		if i, why = percent(b, i); i == 0 {
+			return 0, why
+		}
+	}
+}
+
+// percent returns the index behind the encoded byte that starts with the '%'
+// at b[i]; 0 when it is not all in b or why is not ReasonNone.
+func percent(b []byte, i int) (next int, why Reason) {
+	for j := i + 1; j < i+3; j++ {
+		if j >= len(b) {
+			return 0, ReasonNone
+		}
+		if class[b[j]]&isHex == 0 {
+			return 0, ReasonBadPercentEncoding
+		}
+	}
+	return i + 3, ReasonNone
+}
+
+// reasonOfTarget is the rule that c breaks in a target.
+func reasonOfTarget(c byte) Reason {
+	switch c {
+	case '#':
+		return ReasonFragmentInTarget
+	case '\n':
+		return ReasonBareLF
+	case '\r':
+		return ReasonBadRequestLine
+	}
+	return ReasonBadTarget
+}
+
+// parseOtherForm is parsePath for the absolute and the asterisk form, and for
+// what is neither.
+//
+// Source: RFC 9112 sections 3.2.2 and 3.2.4, RFC 9110 section 4.2.
+func (r *Request) parseOtherForm(b []byte, start int) (end int, why Reason) {
+	if start >= len(b) {
+		return 0, ReasonNone
+	}
+	if b[start] == '*' {
+		switch {
+		case start+1 >= len(b):
+			return 0, ReasonNone
+		case b[start+1] != ' ':
+			return 0, reasonOfTarget(b[start+1])
+		case string(r.Method) != "OPTIONS":
+			return 0, ReasonAsteriskForm
 		}
 		r.Form = AsteriskForm
-		return ReasonNone
+		return start + 1, ReasonNone
 	}
-	return r.parseAbsolute(t)
+	return r.parseAbsolute(b, start)
 }
 
-// parsePath splits an absolute path and an optional query.
-func (r *Request) parsePath(t []byte) Reason {
-	r.Path, r.Query = t, nil
-	if i := bytes.IndexByte(t, '?'); i >= 0 {
-		r.Path, r.Query = t[:i], t[i+1:]
+// parseAbsolute reads "http://host[:port]", or "https:…", and what parsePath
+// reads.
+func (r *Request) parseAbsolute(b []byte, start int) (end int, why Reason) {
+	i := start
+	for i < len(b) && class[b[i]]&isScheme != 0 {
+		i++
 	}
-	if !all(r.Path, isPath) {
-		return ReasonBadTarget
+	if i >= len(b) {
+		return 0, ReasonNone
 	}
-	return percentEncoding(t)
-}
-
-// percentEncoding checks that each '%' starts an encoded byte.
-// Source: RFC 3986 section 2.1.
-func percentEncoding(b []byte) Reason {
-	for {
-		i := bytes.IndexByte(b, '%')
-		if i < 0 {
-			return ReasonNone
+	if b[i] != ':' || i == start {
+		if b[i] == ' ' && i == start {
+			return 0, ReasonBadRequestLine
 		}
-		b = b[i+1:]
-		if len(b) < 2 || class[b[0]]&class[b[1]]&isHex == 0 {
-			return ReasonBadPercentEncoding
+		return 0, reasonOfTarget(b[i])
+	}
+	if !equalFold(b[start:i], "http") && !equalFold(b[start:i], "https") {
+		return 0, ReasonBadScheme
+	}
+	for j := i + 1; j < i+3; j++ {
+		if j >= len(b) {
+			return 0, ReasonNone
 		}
-		b = b[2:]
-	}
-}
-
-// parseAbsolute splits a target in absolute form.
-// Source: RFC 9112 section 3.2.2, RFC 9110 section 4.2.
-func (r *Request) parseAbsolute(t []byte) Reason {
-	i := bytes.IndexByte(t, ':')
-	if i < 0 || len(t) < i+3 || t[i+1] != '/' || t[i+2] != '/' {
-		return ReasonBadTarget
-	}
-	if !equalFold(t[:i], "http") && !equalFold(t[:i], "https") {
-		return ReasonBadScheme
+		if b[j] != '/' {
+			return 0, reasonOfTarget(b[j])
+		}
 	}
 	r.Form = AbsoluteForm
 	// The path of a target without one is the first slash of "//".
-	slash, rest := t[i+1:i+2], t[i+3:]
-	end := bytes.IndexAny(rest, "/?")
-	if end < 0 {
-		end = len(rest)
+	slash := b[i+1 : i+2]
+
+	start = i + 3
+	for i = start; i < len(b) && (class[b[i]]&isHost != 0 || b[i] == ':' || b[i] == '[' || b[i] == ']' || b[i] == '%'); i++ {
 	}
-	r.Authority = rest[:end]
-	if end == 0 || !validHost(r.Authority) {
-		return ReasonBadAuthority
+	if i >= len(b) {
+		return 0, ReasonNone
 	}
-	switch rest = rest[end:]; {
-	case len(rest) > 0 && rest[0] == '/':
-		return r.parsePath(rest)
-	case len(rest) > 0:
-		r.Path, r.Query = slash, rest[1:]
-		return percentEncoding(rest)
+	r.Authority = b[start:i]
+	switch b[i] {
+	case '/', '?', ' ':
+		if i == start || !validHost(r.Authority) {
+			return 0, ReasonBadAuthority
+		}
+	case '@':
+		return 0, ReasonBadAuthority
+	default:
+		return 0, reasonOfTarget(b[i])
+	}
+	switch {
+	case b[i] == '/':
+		return r.parsePath(b, i)
+	case b[i] == '?':
+		r.Path = slash
+		return r.parseQuery(b, i)
 	case string(r.Method) == "OPTIONS":
 		// RFC 9112 section 3.2.4: what a proxy would have sent as "*".
 		r.Form = AsteriskForm
 	default:
 		r.Path = slash
 	}
-	return ReasonNone
+	return i, ReasonNone
 }
 
 // validHost says whether b is a host with an optional port, or empty.
@@ -92,18 +183,26 @@ func (r *Request) parseAbsolute(t []byte) Reason {
 //
 // Source: RFC 9110 section 7.2, RFC 3986 sections 3.2.2 and 3.2.3.
 func validHost(b []byte) bool {
-	if len(b) == 0 {
-		return true
+	for i := 0; i < len(b); i++ {
+		if class[b[i]]&isHost != 0 {
+			continue
+		}
+		switch b[i] {
+		case ':':
+			return i > 0 && validPort(b[i:])
+		case '%':
+			if len(b)-i < 3 || class[b[i+1]]&class[b[i+2]]&isHex == 0 {
+				return false
+			}
+			i += 2
+		case '[':
+			end := bytes.IndexByte(b, ']')
+			return i == 0 && end > 0 && validIPLiteral(b[1:end]) && validPort(b[end+1:])
+		default:
+			return false
+		}
 	}
-	if b[0] == '[' {
-		i := bytes.IndexByte(b, ']')
-		return i > 0 && validIPLiteral(b[1:i]) && validPort(b[i+1:])
-	}
-	i := bytes.IndexByte(b, ':')
-	if i < 0 {
-		i = len(b)
-	}
-	return i > 0 && all(b[:i], isHost) && percentEncoding(b[:i]) == ReasonNone && validPort(b[i:])
+	return true
 }
 
 // validPort says whether b is empty, or ':' and a port, which may be empty.
@@ -135,7 +234,7 @@ func validIPLiteral(b []byte) bool {
 			return false
 		}
 		for _, c := range b[i+1:] {
-			if c == '%' || c != ':' && class[c]&isHost == 0 {
+			if c != ':' && class[c]&isHost == 0 {
 				return false
 			}
 		}
