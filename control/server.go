@@ -1,0 +1,314 @@
+package control
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"runtime/debug"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/valyala/fasthttp"
+)
+
+const (
+	// connsMax control requests are served at a time. The one above is answered
+	// 503 with Retry-After and counted.
+	connsMax = 256
+	// refusalTimeout bounds the life of an answer to a connection above connsMax.
+	refusalTimeout = 2 * time.Second
+	// requestTimeout bounds reading one request, and writing one answer.
+	requestTimeout = 30 * time.Second
+	// headBytesMax is the room fasthttp has for one head: what httpparse lets
+	// through (32 KiB) and the empty line. A longer head is answered 431.
+	headBytesMax = 33 << 10
+	// acceptRetry is the pause after accept(2) failed, most likely for want of
+	// descriptors.
+	acceptRetry = 100 * time.Millisecond
+)
+
+// ErrBusy says that connsMax control requests are being served.
+var ErrBusy = errors.New("control plane: too many requests at a time")
+
+// Config is what a Server is made of.
+type Config struct {
+	Backend Backend
+	// Token is the admin token, as LoadToken gives it.
+	Token string
+	// AdminToken demands the token on the admin socket as well. To be set where
+	// neither seccomp nor a user of their own keeps functions off it.
+	AdminToken bool
+	// Logger receives what went wrong here; nil discards it.
+	Logger *slog.Logger
+}
+
+// Server is the control plane of one process. Its methods may be called from
+// any goroutine.
+type Server struct {
+	// Immutable after New.
+	backend    Backend
+	token      digest
+	adminToken bool
+	log        *slog.Logger
+	http       fasthttp.Server
+	metrics    http.Handler
+	page       page
+	routes     map[string]resource
+	base       context.Context // ends with cancel; the parent of every request's
+	cancel     context.CancelFunc
+	peerOf     func(*net.UnixConn) (peer, func(), error) // replaced in tests
+
+	sessions sessions
+	guard    guard
+	refused  [reasonCount]atomic.Uint64
+
+	wait sync.WaitGroup // every goroutine of the server
+
+	mu       sync.Mutex
+	closed   bool
+	conns    map[*conn]struct{}
+	listener net.Listener
+}
+
+// New makes a Server. It opens nothing and starts no goroutine.
+func New(c Config) (*Server, error) {
+	if c.Backend == nil {
+		panic("control: New without a backend")
+	}
+	if !validToken(c.Token) {
+		return nil, fmt.Errorf("control plane: the admin token is not one: want %d to %d letters, digits and -._~+/=", tokenLengthMin, tokenLengthMax)
+	}
+	s := &Server{
+		backend:    c.Backend,
+		token:      digestOf(c.Token),
+		adminToken: c.AdminToken,
+		log:        c.Logger,
+		page:       newPage(),
+		peerOf:     peerOf,
+		conns:      map[*conn]struct{}{},
+	}
+	if s.log == nil {
+		s.log = slog.New(slog.DiscardHandler)
+	}
+	s.base, s.cancel = context.WithCancel(context.Background())
+	s.routes = s.resources()
+	registry := prometheus.NewRegistry()
+	s.metrics = newMetrics(registry, s)
+	s.http = fasthttp.Server{
+		Handler:                      s.handle,
+		ErrorHandler:                 s.handleUnreadable,
+		DisableKeepalive:             true, // one request per take-over
+		ReadTimeout:                  requestTimeout,
+		WriteTimeout:                 requestTimeout,
+		ReadBufferSize:               headBytesMax,
+		StreamRequestBody:            true, // a refusal does not wait for the body
+		DisablePreParseMultipartForm: true,
+		NoDefaultServerHeader:        true,
+		NoDefaultContentType:         true,
+		SecureErrorLogMessage:        true,
+		Concurrency:                  connsMax + 1, // never reached: connsMax is ours
+		Logger:                       logger{s.log},
+	}
+	return s, nil
+}
+
+// ServeConn answers the one request that c carries and closes c. It takes
+// ownership of c, also on error, and returns at once.
+//
+// c must end (io.EOF) behind the request's last byte. When c has a method
+// Hangup() <-chan struct{}, that channel ends the context of a request that
+// waits; otherwise such a request reads on behind its end. Close is called
+// exactly once.
+//
+// ErrBusy and os.ErrClosed say that c is being answered 503: at the bound, or
+// after Shutdown.
+func (s *Server) ServeConn(c net.Conn) error {
+	return s.serve(&conn{Conn: c})
+}
+
+func (s *Server) serve(c *conn) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		// Shutdown may be past waiting: nobody waits for this one, it ends by
+		// refusalTimeout.
+		go s.refuse(c, reasonDraining)
+		return fmt.Errorf("control plane: %w", os.ErrClosed)
+	}
+	if len(s.conns) >= connsMax {
+		s.wait.Go(func() { s.refuse(c, reasonBusy) })
+		return ErrBusy
+	}
+	c.base, c.cancel = context.WithCancel(s.base)
+	s.conns[c] = struct{}{}
+	s.wait.Go(func() { s.run(c) })
+	return nil
+}
+
+// run serves c to its end.
+func (s *Server) run(c *conn) {
+	defer func() {
+		// fasthttp parses here what a stranger sent. A panic costs this
+		// connection: no state is shared with it but what locks guard.
+		if p := recover(); p != nil {
+			s.refused[reasonInternal].Add(1)
+			s.log.Error("control request panicked", "panic", p, "stack", string(debug.Stack()))
+		}
+		c.cancel()
+		_ = c.Close()
+		c.watch.Wait()
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		delete(s.conns, c)
+	}()
+	if err := s.http.ServeConn(c); err != nil && !errors.Is(err, io.EOF) {
+		s.log.Debug("control connection ended", "err", err)
+	}
+}
+
+// ListenAdmin opens the admin socket at path with mode 0600 and serves it
+// until Shutdown. A file that is there is replaced: the caller holds the lock of
+// the data directory. Its directory must be private (0700).
+func (s *Server) ListenAdmin(path string) error {
+	l, err := listenAdmin(path)
+	if err != nil {
+		return fmt.Errorf("admin socket: %w", err)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed || s.listener != nil {
+		_ = l.Close()
+		return fmt.Errorf("admin socket: %w", os.ErrClosed)
+	}
+	s.listener = l
+	s.wait.Go(func() { s.accept(l) })
+	return nil
+}
+
+// accept ends when l is closed.
+func (s *Server) accept(l *adminListener) {
+	for {
+		raw, err := l.AcceptUnix()
+		switch {
+		case errors.Is(err, net.ErrClosed):
+			return
+		case err != nil:
+			s.log.Warn("accept on the admin socket", "err", err)
+			select {
+			case <-s.base.Done():
+				return
+			case <-time.After(acceptRetry):
+			}
+			continue
+		}
+		c := &conn{Conn: raw, admin: true}
+		if err := s.admit(raw); err != nil {
+			c.foreign = true
+			s.log.Warn("admin socket: peer refused", "err", err)
+		}
+		_ = s.serve(c)
+	}
+}
+
+// Shutdown closes the admin socket, refuses further connections, and returns
+// when the requests that run are answered. When ctx ends first, they are cut
+// off, and ctx's error is returned. A second call waits as well.
+func (s *Server) Shutdown(ctx context.Context) error {
+	s.mu.Lock()
+	s.closed = true
+	l := s.listener
+	s.listener = nil
+	s.mu.Unlock()
+	if l != nil {
+		_ = l.Close()
+	}
+	done := make(chan struct{})
+	go func() { s.wait.Wait(); close(done) }()
+	var err error
+	select {
+	case <-done:
+	case <-ctx.Done():
+		err = fmt.Errorf("control plane: shut down: %w", ctx.Err())
+		s.cancel()
+		s.mu.Lock()
+		for c := range s.conns {
+			// Not Close: whoever serves c closes it, once.
+			_ = c.Conn.SetDeadline(time.Unix(1, 0))
+		}
+		s.mu.Unlock()
+		<-done
+	}
+	s.cancel()
+	return err
+}
+
+// Login makes a one-time link's secret, to be put behind "/?login=" or
+// "/upload?login=" ("/" may be a function's). It is good for one use within an
+// hour.
+func (s *Server) Login() (string, error) {
+	return s.sessions.newLogin(time.Now())
+}
+
+// conn is a connection being served.
+type conn struct {
+	net.Conn
+
+	// Immutable once it is served.
+	admin   bool // came through the admin socket
+	foreign bool // … from a process that may not
+	base    context.Context
+	cancel  context.CancelFunc
+
+	closing  sync.Once
+	closeErr error
+
+	watching sync.Once
+	watch    sync.WaitGroup // the watcher
+}
+
+// Close implements net.Conn; only the first call reaches the connection.
+func (c *conn) Close() error {
+	c.closing.Do(func() { c.closeErr = c.Conn.Close() })
+	return c.closeErr
+}
+
+// context is the request's: it ends with the client's hang-up, with the answer,
+// and with the server. A handler asks for it when it has read what it wants of
+// the body; from then on the rest of it is gone.
+func (c *conn) context() context.Context {
+	c.watching.Do(func() {
+		if h, ok := c.Conn.(interface{ Hangup() <-chan struct{} }); ok {
+			gone := h.Hangup()
+			c.watch.Go(func() {
+				select {
+				case <-gone:
+					c.cancel()
+				case <-c.base.Done():
+				}
+			})
+			return
+		}
+		c.watch.Go(func() {
+			// What follows the request is not answered; reading it on, to the
+			// end, is how a hang-up is seen. Ends at the latest with the read
+			// deadline or when the connection is closed.
+			_, _ = io.CopyN(io.Discard, c.Conn, 64<<10)
+			c.cancel()
+		})
+	})
+	return c.base
+}
+
+// logger takes fasthttp's own words.
+type logger struct{ to *slog.Logger }
+
+func (l logger) Printf(format string, args ...any) {
+	l.to.Debug("fasthttp", "message", fmt.Sprintf(format, args...))
+}
