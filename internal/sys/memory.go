@@ -134,3 +134,20 @@ func FileIdentity(fd int) (device, inode uint64, err error) {
 	}
 	return uint64(st.Dev), st.Ino, nil
 }
+
+// WriteAt writes all of p into the file behind fd, from offset at on.
+//
+// Source: pwrite(2).
+func WriteAt(fd int, p []byte, at int64) error {
+	for len(p) > 0 {
+		n, err := unix.Pwrite(fd, p, at)
+		if err == unix.EINTR {
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("pwrite: %w", err)
+		}
+		p, at = p[n:], at+int64(n)
+	}
+	return nil
+}

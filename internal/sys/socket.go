@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"os"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -192,17 +193,6 @@ func SocketKind(fd int) (domain, kind int, listening bool, err error) {
 	return domain, kind, n != 0, err
 }
 
-// PeerCredentials returns who connected (or made) the Unix socket fd.
-//
-// Source: unix(7), SO_PEERCRED.
-func PeerCredentials(fd int) (pid, uid, gid int, err error) {
-	c, err := unix.GetsockoptUcred(fd, unix.SOL_SOCKET, unix.SO_PEERCRED)
-	if err != nil {
-		return 0, 0, 0, fmt.Errorf("read SO_PEERCRED: %w", err)
-	}
-	return int(c.Pid), int(c.Uid), int(c.Gid), nil
-}
-
 func setOption(fd int, name string, level, key, value int) error {
 	if err := unix.SetsockoptInt(fd, level, key, value); err != nil {
 		return fmt.Errorf("set %s: %w", name, err)
@@ -273,6 +263,19 @@ func Dup(fd int) (int, error) {
 func SetNonblock(fd int, on bool) error {
 	if err := unix.SetNonblock(fd, on); err != nil {
 		return fmt.Errorf("set O_NONBLOCK: %w", err)
+	}
+	return nil
+}
+
+// WaitReadable waits until fd can be read or has ended, at most timeout:
+// os.ErrDeadlineExceeded then. It blocks its thread: not for loops.
+func WaitReadable(fd int, timeout time.Duration) error {
+	happened, err := Poll(fd, PollIn, timeout)
+	if err != nil {
+		return err
+	}
+	if happened == 0 {
+		return os.ErrDeadlineExceeded
 	}
 	return nil
 }
