@@ -66,6 +66,7 @@ var Rows = []Row{
 	{"bench", nil, nil, "it speaks through sockets and /proc, as to any other server"},
 	{"examples", nil, nil, "functions as a user would write them, and their descriptors"},
 	{"examples/", nil, nil, "functions as a user would write them"},
+	{"integration", []string{"deploy", "route/sqlite"}, nil, "the product from outside: it builds artifacts and writes rows as another process would"},
 	{"internal/lint", nil, nil, "knows files, not packages"},
 	{"internal/tools/", []string{"deploy", "internal/"}, nil, "steps of the build, outside the product"},
 	{"internal/testenv", []string{"deploy", "internal/"}, nil, "tests start the product from outside"},
