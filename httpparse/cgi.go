@@ -187,30 +187,40 @@ func ParseCGI(h *CGIHead, b []byte) (isBlock bool, n int, why CGIReason) {
 	return true, n, CGIReasonNone
 }
 
-// CGIUndecided says whether the first bytes b of a function's output may still
-// become a header block, or the end of one, when more follow.
+// CGIUndecided says whether more output may change what ParseCGI says about
+// the first bytes b of it. It is false as soon as b has the end of a header
+// block, a line that no block has, or CGIHeadBytesMax bytes; at the end of the
+// output, nothing is undecided.
 func CGIUndecided(b []byte) bool {
 	if len(b) >= CGIHeadBytesMax {
 		return false
 	}
+	cgi := false
 	for len(b) > 0 {
 		line, size := cgiLine(b)
 		if size == 0 {
-			i := 0
-			for i < len(b) && class[b[i]]&isToken != 0 {
-				i++
-			}
-			return i == len(b) || i > 0 && b[i] == ':' || i == 0 && b[0] == '\r' && len(b) == 1
+			return cgi || cgiMayStart(b)
 		}
-		if len(line) == 0 {
+		name, _, ok := cutField(line)
+		if !ok {
 			return false
 		}
-		if _, _, ok := cutField(line); !ok {
-			return false
+		switch kindOf(name) {
+		case cgiStatus, cgiType, cgiLocation:
+			cgi = true
 		}
 		b = b[size:]
 	}
 	return true
+}
+
+// cgiMayStart says whether b, which has no LF, may become a line of a block.
+func cgiMayStart(b []byte) bool {
+	i := 0
+	for i < len(b) && class[b[i]]&isToken != 0 {
+		i++
+	}
+	return i == len(b) || i > 0 && b[i] == ':' || len(b) == 1 && b[0] == '\r'
 }
 
 // cgiLine returns the first line of b without its LF or CRLF, and its length

@@ -129,9 +129,6 @@ func (r *Request) parseAbsolute(b []byte, start int) (end int, why Reason) {
 		}
 		return 0, reasonOfTarget(b[i])
 	}
-	if !equalFold(b[start:i], "http") && !equalFold(b[start:i], "https") {
-		return 0, ReasonBadScheme
-	}
 	for j := i + 1; j < i+3; j++ {
 		if j >= len(b) {
 			return 0, ReasonNone
@@ -139,6 +136,9 @@ func (r *Request) parseAbsolute(b []byte, start int) (end int, why Reason) {
 		if b[j] != '/' {
 			return 0, reasonOfTarget(b[j])
 		}
+	}
+	if !equalFold(b[start:i], "http") && !equalFold(b[start:i], "https") {
+		return 0, ReasonBadScheme
 	}
 	r.Form = AbsoluteForm
 	// The path of a target without one is the first slash of "//".
