@@ -25,8 +25,8 @@ func Read(fd int, p []byte) (n int, errno syscall.Errno) {
 // Write writes at most len(p) bytes to fd, which must not block. n may be less
 // than len(p): the caller keeps the rest. Hot.
 //
-// Writing to a socket whose other end is gone raises no signal: the Go runtime
-// ignores SIGPIPE for every descriptor but 1 and 2, so EPIPE is returned.
+// EPIPE says that nobody reads at the other end; the SIGPIPE that comes with it
+// ends in the Go runtime's handler, which ignores it.
 //
 // Source: write(2), package os/signal on SIGPIPE.
 func Write(fd int, p []byte) (n int, errno syscall.Errno) {

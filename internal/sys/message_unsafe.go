@@ -59,8 +59,8 @@ func SendMsg(fd int, parts [][]byte, control []byte) (n int, errno syscall.Errno
 
 // RecvMsg receives one message into p and its ancillary data into control,
 // without blocking. n and controlLen are what is filled of each; received
-// descriptors are close-on-exec and the caller's at once, also when flags say
-// that something is missing. Hot.
+// descriptors are close-on-exec and the caller's at once, also when flags
+// (MessageTruncated, ControlTruncated) say that something is missing. Hot.
 //
 // Source: recvmsg(2).
 func RecvMsg(fd int, p, control []byte) (n, controlLen, flags int, errno syscall.Errno) {
@@ -77,7 +77,7 @@ func RecvMsg(fd int, p, control []byte) (n, controlLen, flags int, errno syscall
 		}
 		r, _, e := syscall.RawSyscall(syscall.SYS_RECVMSG, uintptr(fd), uintptr(unsafe.Pointer(&msg)), syscall.MSG_DONTWAIT|syscall.MSG_CMSG_CLOEXEC)
 		if e == 0 {
-			return int(r), int(msg.Controllen), int(msg.Flags), 0
+			return int(r), int(msg.Controllen), int(msg.Flags) & (MessageTruncated | ControlTruncated), 0
 		}
 		if e != syscall.EINTR {
 			return 0, 0, 0, e

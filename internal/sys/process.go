@@ -44,7 +44,8 @@ func Nofile() (soft, hard uint64, err error) {
 
 // RaiseNofile raises the soft limit of descriptors to the hard limit and returns
 // it. Children started afterwards inherit it: the Go runtime gives them the
-// limit from before its own start otherwise.
+// limit from before its own start otherwise. (A child written in Go raises its
+// soft limit itself; the hard limit binds it.)
 func RaiseNofile() (uint64, error) {
 	_, hard, err := Nofile()
 	if err != nil {
