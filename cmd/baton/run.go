@@ -1,0 +1,168 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+)
+
+// Exit codes.
+const (
+	exitOK      = 0
+	exitFailure = 1 // the command could not do what it is for
+	exitUsage   = 2 // … because it was called wrongly
+)
+
+// exitError ends the process with a code of its own.
+type exitError struct {
+	code int
+	err  error
+}
+
+func (e *exitError) Error() string { return e.err.Error() }
+func (e *exitError) Unwrap() error { return e.err }
+
+// usageError is a call that no data directory could make right.
+type usageError struct{ error }
+
+func (e usageError) Unwrap() error { return e.error }
+
+// commands are what the commands have in common.
+type commands struct {
+	out, err io.Writer
+	env      func(string) string
+	data     string // --data
+	json     bool   // --json, where a command prints data
+	now      func() time.Time
+	demo     func() ([]byte, error)
+}
+
+// run is the whole program: it returns the exit code.
+func run(args []string, stdout, stderr io.Writer) int {
+	c := &commands{out: stdout, err: stderr, env: os.Getenv, now: time.Now, demo: bundledDemo}
+	return c.run(args)
+}
+
+func (c *commands) run(args []string) int {
+	root := c.root()
+	root.SetArgs(args)
+	called, err := root.ExecuteC()
+	if err == nil {
+		return exitOK
+	}
+	fmt.Fprintf(c.err, "baton: %v\n", err)
+	var exit *exitError
+	var usage usageError
+	switch {
+	case errors.As(err, &exit):
+		return exit.code
+	case errors.As(err, &usage):
+		fmt.Fprintf(c.err, "`%s --help` shows how it is used.\n", called.CommandPath())
+		return exitUsage
+	}
+	return exitFailure
+}
+
+func (c *commands) root() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "baton",
+		Short: "Functions behind one port of one Linux machine",
+		Long: `baton runs functions behind one port of one Linux machine. A client's connection
+is handed to the worker that runs its function, and stays there.
+
+Every flag has a twin in the environment, named in its help; the flag wins.`,
+		Example: `  baton init
+  baton serve --listen 127.0.0.1:8080
+  curl -d '{"name":"Alice"}' http://127.0.0.1:8080/api/hello`,
+		SilenceErrors:     true,
+		SilenceUsage:      true,
+		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error { return c.environment(cmd) },
+		// Not a bare help: who calls baton without a command has called it wrongly.
+		Args: cobra.ArbitraryArgs,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return usageError{errors.New("which command?")}
+			}
+			err := fmt.Errorf("there is no command %q", args[0])
+			if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
+				err = fmt.Errorf("%w: did you mean %s?", err, strings.Join(near, " or "))
+			}
+			return usageError{err}
+		},
+	}
+	root.SuggestionsMinimumDistance = 2
+	root.SetOut(c.out)
+	root.SetErr(c.err)
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
+	root.CompletionOptions.HiddenDefaultCmd = true
+	root.PersistentFlags().StringVar(&c.data, "data", "./data", "the data directory")
+	twin(root.PersistentFlags(), "data", "BATON_DATA")
+	root.AddCommand(c.initCommand(), c.serveCommand(), c.listCommand(), c.statusCommand(), c.stopCommand(),
+		c.versionCommand(), c.workerCommand(), c.prepareCommand())
+	return root
+}
+
+// twinKey annotates a flag with its variable.
+const twinKey = "baton_environment"
+
+// twin names the variable that a flag is taken from when it is not given.
+func twin(flags *pflag.FlagSet, flag, variable string) {
+	f := flags.Lookup(flag)
+	f.Usage += " (" + variable + ")"
+	if err := flags.SetAnnotation(flag, twinKey, []string{variable}); err != nil {
+		panic("baton: a twin of a flag that does not exist: " + flag)
+	}
+}
+
+// environment fills in flags that were not given.
+func (c *commands) environment(cmd *cobra.Command) error {
+	var errs []error
+	cmd.Flags().VisitAll(func(f *pflag.Flag) {
+		variable := f.Annotations[twinKey]
+		if f.Changed || len(variable) == 0 {
+			return
+		}
+		value := c.env(variable[0])
+		if value == "" {
+			return
+		}
+		if err := f.Value.Set(value); err != nil {
+			errs = append(errs, fmt.Errorf("%s=%q in the environment: %w", variable[0], value, err))
+		}
+	})
+	if err := errors.Join(errs...); err != nil {
+		return usageError{err}
+	}
+	if c.data == "" {
+		return usageError{errors.New("--data is empty: name the data directory")}
+	}
+	var err error
+	if c.data, err = filepath.Abs(c.data); err != nil {
+		return fmt.Errorf("data directory: %w", err)
+	}
+	return nil
+}
+
+// noArguments refuses what a command would ignore.
+func noArguments(_ *cobra.Command, args []string) error {
+	if len(args) > 0 {
+		return usageError{fmt.Errorf("%q: this command takes no arguments", args[0])}
+	}
+	return nil
+}
+
+// addJSON gives a command that prints data the flag for printing it as JSON.
+func (c *commands) addJSON(cmd *cobra.Command) {
+	cmd.Flags().BoolVar(&c.json, "json", false, "print JSON")
+	twin(cmd.Flags(), "json", "BATON_JSON")
+}
+
+// askTimeout bounds one question to a running server.
+const askTimeout = 10 * time.Second

@@ -1,0 +1,181 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+)
+
+const (
+	listenDefault = ":8080"
+	drainDefault  = 10 * time.Second
+	stallDefault  = 10 * time.Second
+	// workersMax is how many slots the board has.
+	workersMax = 64
+	// stallMin: below some heartbeats a healthy worker would be taken for hung.
+	stallMin = time.Second
+)
+
+// serveFlags are the flags of serve, checked.
+type serveFlags struct {
+	listen  netip.AddrPort
+	workers int // 0: one per CPU
+	conns   int // 0: what the limit on open files allows
+	drain   time.Duration
+	stall   time.Duration
+	debug   bool
+}
+
+func (c *commands) serveCommand() *cobra.Command {
+	f := serveFlags{drain: drainDefault, stall: stallDefault}
+	listen := listenDefault
+	cmd := &cobra.Command{
+		Use:   "serve",
+		Short: "Serve the functions of a data directory",
+		Long: `Starts the workers, opens the port and serves until SIGTERM or Ctrl-C: then it
+accepts no further connection, lets running requests finish for as long as
+--drain says, and ends. A second Ctrl-C ends it at once.
+
+The data directory is made by ` + "`baton init`" + `; one server runs on it at a time.`,
+		Example: `  baton serve
+  baton serve --listen 127.0.0.1:9000 --data /srv/baton --workers 4`,
+		Args: noArguments,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			var err error
+			if f.listen, err = parseListen(cmd.Context(), listen); err != nil {
+				return usageError{err}
+			}
+			if err := f.check(); err != nil {
+				return usageError{err}
+			}
+			ctx, abort, done := untilSignal(cmd.Context())
+			defer done()
+			return c.serve(ctx, abort, f)
+		},
+	}
+	flags := cmd.Flags()
+	flags.StringVar(&listen, "listen", listen, "the clients' address; port 0: any")
+	flags.IntVar(&f.workers, "workers", 0, "number of worker processes; 0: one per CPU")
+	flags.IntVar(&f.conns, "connections", 0, "most client connections at a time; 0: what the limit on open files allows")
+	flags.DurationVar(&f.drain, "drain", f.drain, "how long running requests may take at the end")
+	flags.DurationVar(&f.stall, "stall", f.stall, "how long a worker may be silent before it is replaced")
+	flags.BoolVar(&f.debug, "debug", false, "log everything")
+	for flag, variable := range map[string]string{"listen": "BATON_LISTEN", "workers": "BATON_WORKERS", "connections": "BATON_CONNECTIONS",
+		"drain": "BATON_DRAIN", "stall": "BATON_STALL", "debug": "BATON_DEBUG"} {
+		twin(flags, flag, variable)
+	}
+	return cmd
+}
+
+func (f serveFlags) check() error {
+	var errs []error
+	if f.workers < 0 || f.workers > workersMax {
+		errs = append(errs, fmt.Errorf("--workers %d: want 0 (one per CPU) to %d", f.workers, workersMax))
+	}
+	if f.conns < 0 {
+		errs = append(errs, fmt.Errorf("--connections %d: want 0 (as many as possible) or more", f.conns))
+	}
+	if f.drain <= 0 {
+		errs = append(errs, fmt.Errorf("--drain %v: want more than 0", f.drain))
+	}
+	if f.stall < stallMin {
+		errs = append(errs, fmt.Errorf("--stall %v: want %v or more", f.stall, stallMin))
+	}
+	return errors.Join(errs...)
+}
+
+// parseListen reads "HOST:PORT". An empty host is every address, IPv4 and IPv6;
+// a name is resolved once.
+func parseListen(ctx context.Context, text string) (netip.AddrPort, error) {
+	wrong := func(err error) (netip.AddrPort, error) {
+		return netip.AddrPort{}, fmt.Errorf("--listen %q: want HOST:PORT, as in 127.0.0.1:8080 or :8080: %w", text, err)
+	}
+	host, port, err := net.SplitHostPort(text)
+	if err != nil {
+		return wrong(err)
+	}
+	number, err := net.DefaultResolver.LookupPort(ctx, "tcp", port)
+	if err != nil {
+		return wrong(err)
+	}
+	if host == "" {
+		return netip.AddrPortFrom(netip.IPv6Unspecified(), uint16(number)), nil
+	}
+	address, err := netip.ParseAddr(host)
+	if err != nil {
+		found, err := net.DefaultResolver.LookupNetIP(ctx, "ip", host)
+		if err != nil {
+			return wrong(err)
+		}
+		address = found[0]
+		for _, a := range found { // localhost: what clients without IPv6 can reach
+			if a.Unmap().Is4() {
+				address = a
+				break
+			}
+		}
+	}
+	return netip.AddrPortFrom(address.Unmap(), uint16(number)), nil
+}
+
+// untilSignal is a context that ends with the first SIGTERM or SIGINT; abort is
+// closed by the second. done ends the watching.
+func untilSignal(parent context.Context) (ctx context.Context, abort <-chan struct{}, done func()) {
+	ctx, cancel := context.WithCancel(parent)
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT)
+	aborted, over, ended := make(chan struct{}), make(chan struct{}), make(chan struct{})
+	go func() { // ended by done, which waits
+		defer close(ended)
+		for n := 0; ; n++ {
+			select {
+			case <-signals:
+			case <-over:
+				return
+			}
+			if n == 0 {
+				cancel()
+			} else if n == 1 {
+				close(aborted)
+			}
+		}
+	}()
+	return ctx, aborted, func() {
+		signal.Stop(signals)
+		close(over)
+		<-ended
+		cancel()
+	}
+}
+
+// newLogger logs as text to a terminal and as JSON to everything else.
+func newLogger(to io.Writer, debug bool) *slog.Logger {
+	options := &slog.HandlerOptions{}
+	if debug {
+		options.Level = slog.LevelDebug
+	}
+	if isTerminal(to) {
+		return slog.New(slog.NewTextHandler(to, options))
+	}
+	return slog.New(slog.NewJSONHandler(to, options))
+}
+
+// isTerminal: a character device is close enough; the null device does not mind.
+func isTerminal(to io.Writer) bool {
+	f, ok := to.(*os.File)
+	if !ok {
+		return false
+	}
+	info, err := f.Stat()
+	return err == nil && info.Mode()&os.ModeCharDevice != 0
+}
