@@ -1,0 +1,439 @@
+package reactor
+
+import (
+	"syscall"
+	"time"
+
+	"github.com/panjf2000/gnet/v2/pkg/netpoll"
+
+	"baton/httpparse"
+	"baton/internal/sys"
+	"baton/ipc"
+)
+
+// phase says what a connection waits for. Only its loop changes it.
+type phase uint8
+
+const (
+	phaseHead   phase = iota // between two requests, or inside a head
+	phaseBody                // the head is complete, the body is not
+	phaseRun                 // a function runs beside the loop
+	phaseWrite               // bytes of an answer are unsent
+	phaseLinger              // answered for the last time: what still arrives is discarded
+	phaseQueue               // front: waits for a worker with room
+	phaseGone                // ended or given away; the struct is about to be reused
+)
+
+const (
+	// lingerBytesMax bounds what is read and thrown away after a refusal so that
+	// the answer is not destroyed by a reset (RFC 9112 section 9.6). A client
+	// that sends more than this after it was refused may lose the answer.
+	lingerBytesMax = 1 << 20
+
+	// connsFreeMax bounds the connection structs that a loop keeps for reuse.
+	connsFreeMax = 1024
+)
+
+// step is how handling one request ended, as far as the connection goes.
+type step uint8
+
+const (
+	stepNext  step = iota // answered: go on with the bytes behind it
+	stepWait              // the connection waits for an event, or is no longer ours
+	stepLeave             // this goroutine is no longer the loop: touch nothing, return errLeave
+)
+
+// conn is one client connection that this loop owns.
+type conn struct {
+	// Immutable while the loop owns it.
+	fd   int
+	peer sys.Peer
+
+	// Loop-owned.
+	slot, generation uint32 // of the board; in the gateway only once donated
+	state            ipc.State
+	phase            phase
+	armed            bool // in the poller's set
+	wantWrite        bool // … for writing too
+	muted            bool // … edge-triggered, so that unread bytes do not spin
+	closing          bool // ends after the current answer
+	lingering        bool // … after a bounded drain, because more may arrive
+	inHead           bool // the first bytes of a head are here, the last is not
+	hungUp           bool // the client is gone; an answer has no reader
+	returning        bool // back: goes back to the gateway at the next boundary
+	requests         uint32
+
+	// in holds unread bytes between two events, nil when there are none. While
+	// a call runs on it, its first used bytes are that call's request and must
+	// not move. Invariant: used <= len(in).
+	in   []byte
+	used int
+
+	// out[sent:] is what an answer still has to write.
+	out  []byte
+	sent int
+
+	discarded int
+	call      *call // phaseBody, phaseRun
+	bodyNeed  int   // phaseBody: len(in) at which the request is whole; 0: chunked
+
+	deadline             int64 // monotonic nanoseconds; 0: none
+	wheelTick            int64
+	wheelPrev, wheelNext *conn
+	wheelIn              bool
+	nextFree             *conn
+}
+
+// role is what the front and the back do differently with a connection.
+type role interface {
+	// onRequest handles one request: b holds its head of n bytes and whatever
+	// arrived behind it, all in the loop's scratch. It returns how many bytes of
+	// b are done with, which counts only with stepNext.
+	onRequest(c *conn, k *call, b []byte, n int) (done int, s step)
+	// onBodyRead handles readiness in phaseBody.
+	onBodyRead(c *conn) error
+	// setState stores the connection's state on the board before the act that
+	// it names.
+	setState(c *conn, s ipc.State)
+	// onBoundary is called when c is idle between two requests, with no byte of
+	// the next one read. False: c is no longer this loop's.
+	onBoundary(c *conn) bool
+	// onEnd is called after c's descriptor was closed.
+	onEnd(c *conn)
+	// onHangup is called when the client of a running call is gone.
+	onHangup(c *conn)
+	// onExpire is called when c's deadline passes in a phase of the role's own.
+	onExpire(c *conn)
+}
+
+// onConn handles one readiness event of a connection.
+func (l *loop) onConn(c *conn, mask netpoll.IOEvent) error {
+	switch c.phase {
+	case phaseHead:
+		return l.readHead(c)
+	case phaseBody:
+		return l.role.onBodyRead(c)
+	case phaseWrite:
+		return l.flush(c)
+	case phaseLinger:
+		l.discard(c)
+	case phaseRun, phaseQueue:
+		l.onConnBusy(c, mask)
+	}
+	return nil
+}
+
+// onConnBusy handles an event of a connection that is not to be read now. The
+// next request's bytes stay in the kernel; edge-triggered they do not spin.
+// A half-close (a FIN) still gets its answer; only a reset or a full close,
+// which no answer can reach, cancels.
+func (l *loop) onConnBusy(c *conn, mask netpoll.IOEvent) {
+	if netpoll.IsErrorEvent(mask, 0) {
+		_ = l.poller.Delete(c.fd)
+		c.armed, c.wantWrite, c.muted = false, false, false
+		c.hungUp = true
+		l.role.onHangup(c)
+		return
+	}
+	if !c.muted {
+		c.muted = true
+		if err := l.poller.ModRead(&netpoll.PollAttachment{FD: c.fd}, true); err != nil {
+			_ = l.poller.Delete(c.fd)
+			c.armed = false
+		}
+	}
+}
+
+// readHead reads once and handles every request that is complete.
+func (l *loop) readHead(c *conn) error {
+	in := l.scratch.in
+	kept := copy(in, c.in)
+	if kept == len(in) {
+		// The parser's own bound on a head is far below; see scratchBytes.
+		panic("reactor: a head larger than the parser allows was kept")
+	}
+	l.role.setState(c, ipc.Reading)
+	n, errno := sys.Read(c.fd, in[kept:])
+	switch {
+	case errno == syscall.EAGAIN:
+		if kept == 0 {
+			l.role.setState(c, ipc.Idle)
+		}
+		return l.rearm(c)
+	case errno != 0 || n == 0:
+		// The client is gone, or has half-closed with no request outstanding.
+		l.end(c)
+		return nil
+	}
+	c.in = c.in[:0]
+	return l.process(c, in[:kept+n])
+}
+
+// process handles the requests in b, which lies in the loop's scratch, until
+// one is incomplete or makes the connection wait.
+func (l *loop) process(c *conn, b []byte) error {
+	for len(b) > 0 {
+		k := l.call
+		outcome, n, why := httpparse.ParseHead(&k.req, b)
+		switch outcome {
+		case httpparse.Incomplete:
+			if !c.inHead {
+				// The deadline counts from a head's first byte: one byte at a
+				// time does not move it.
+				c.inHead = true
+				l.wheel.set(c, l.after(l.timer.Head), l.now)
+			}
+			l.keep(c, b)
+			return l.rearm(c)
+		case httpparse.Invalid:
+			l.refuse(c, k, why)
+			return nil
+		}
+		c.inHead = false
+		c.requests++
+		done, s := l.role.onRequest(c, k, b, n)
+		switch s {
+		case stepWait:
+			return nil
+		case stepLeave:
+			return errLeave
+		}
+		b = b[done:]
+	}
+	c.in = nil
+	c.phase = phaseHead
+	l.role.setState(c, ipc.Idle)
+	l.wheel.set(c, l.after(l.timer.KeepAlive), l.now)
+	if !l.role.onBoundary(c) {
+		return nil
+	}
+	return l.rearm(c)
+}
+
+// rearm announces c again when it is readable. A connection that cannot be
+// watched is ended: it would hang.
+func (l *loop) rearm(c *conn) error {
+	if c.armed && (c.wantWrite || c.muted) {
+		if err := l.poller.ModRead(&netpoll.PollAttachment{FD: c.fd}, false); err != nil {
+			l.end(c)
+			return nil
+		}
+		c.wantWrite, c.muted = false, false
+	}
+	if err := l.arm(c); err != nil {
+		l.log.Error("connection ended", "loop", l.name, "err", err)
+		l.end(c)
+	}
+	return nil
+}
+
+// keep stores b, which lies in the scratch, as c's unread bytes.
+func (l *loop) keep(c *conn, b []byte) {
+	c.in = append(c.in[:0], b...)
+}
+
+// write sends p, and keeps what the kernel does not take. rest, which may lie
+// in the scratch, is what arrived behind the answered request. The answer's
+// last byte decides what happens next: see answered.
+func (l *loop) write(c *conn, p, rest []byte) step {
+	l.role.setState(c, ipc.Responding)
+	n, errno := sys.Write(c.fd, p)
+	if errno == syscall.EAGAIN {
+		n, errno = 0, 0
+	}
+	if errno != 0 {
+		l.end(c)
+		return stepWait
+	}
+	if n == len(p) {
+		return l.answered(c)
+	}
+	c.out = append(c.out[:0], p[n:]...)
+	c.sent = 0
+	c.used = 0
+	if len(rest) > 0 {
+		l.keep(c, rest)
+	} else {
+		c.in = nil
+	}
+	c.phase = phaseWrite
+	l.wheel.set(c, l.after(l.timer.Write), l.now)
+	l.wantWrite(c)
+	return stepWait
+}
+
+func (l *loop) wantWrite(c *conn) {
+	if c.wantWrite {
+		return
+	}
+	// Unread input must not spin while only writing is wanted: edge-triggered,
+	// both directions are announced once, and flush tries until EAGAIN.
+	pa := &netpoll.PollAttachment{FD: c.fd}
+	var err error
+	if c.armed {
+		err = l.poller.ModReadWrite(pa, true)
+	} else {
+		err = l.poller.AddReadWrite(pa, true)
+	}
+	if err != nil {
+		l.log.Error("connection ended", "loop", l.name, "err", err)
+		l.end(c)
+		return
+	}
+	c.armed, c.wantWrite, c.muted = true, true, true
+}
+
+// flush goes on with an answer that did not fit the socket's buffer.
+func (l *loop) flush(c *conn) error {
+	for c.sent < len(c.out) {
+		n, errno := sys.Write(c.fd, c.out[c.sent:])
+		if errno == syscall.EAGAIN {
+			return nil
+		}
+		if errno != 0 {
+			l.end(c)
+			return nil
+		}
+		c.sent += n
+		l.wheel.set(c, l.after(l.timer.Write), l.now)
+	}
+	c.out, c.sent = nil, 0
+	if l.answered(c) != stepNext {
+		return nil
+	}
+	b := l.scratch.in[:copy(l.scratch.in, c.in)]
+	c.in = c.in[:0]
+	return l.process(c, b)
+}
+
+// answered decides what follows an answer that is wholly written.
+func (l *loop) answered(c *conn) step {
+	if !c.closing {
+		return stepNext
+	}
+	if c.lingering {
+		l.linger(c)
+	} else {
+		l.end(c)
+	}
+	return stepWait
+}
+
+// refuse answers a request that the parser or a policy does not let through,
+// and ends the connection: where the next request would begin is unknown.
+func (l *loop) refuse(c *conn, k *call, why httpparse.Reason) {
+	l.counters.Refused[why].Add(1)
+	k.begin(l, c)
+	c.closing, c.lingering = true, true
+	p := k.appendError(l.scratch.out[:0], why.Status(), componentGateway, why.String(), why.Text(), nil)
+	l.scratch.out = p[:0]
+	l.write(c, p, nil)
+}
+
+// linger ends the sending side and discards what the client still sends, so
+// that the answer is not destroyed by a reset on its way.
+func (l *loop) linger(c *conn) {
+	if sys.Shutdown(c.fd, syscall.SHUT_WR) != nil {
+		l.end(c)
+		return
+	}
+	c.phase = phaseLinger
+	c.in, c.out = nil, nil
+	c.discarded = 0
+	l.wheel.set(c, l.after(l.timer.Linger), l.now)
+	_ = l.rearm(c)
+	if c.phase == phaseLinger {
+		l.discard(c)
+	}
+}
+
+func (l *loop) discard(c *conn) {
+	for c.discarded < lingerBytesMax {
+		n, errno := sys.Read(c.fd, l.scratch.in)
+		if errno == syscall.EAGAIN {
+			return
+		}
+		if errno != 0 || n == 0 {
+			break
+		}
+		c.discarded += n
+	}
+	l.end(c)
+}
+
+// end closes c. The order matters while another process holds a duplicate of
+// the descriptor: it would keep the epoll registration and the TCP connection
+// alive. So: out of the poller, shutdown(2), close(2), report.
+func (l *loop) end(c *conn) {
+	if c.phase == phaseGone {
+		panic("reactor: connection ended twice")
+	}
+	l.unregister(c)
+	_ = sys.Shutdown(c.fd, syscall.SHUT_RDWR)
+	l.role.setState(c, ipc.Ended)
+	sys.CloseRaw(c.fd)
+	l.role.onEnd(c)
+	l.release(c)
+}
+
+// newConn returns a connection struct for fd, owned by this loop.
+func (l *loop) newConn(fd int, peer sys.Peer) *conn {
+	c := l.free
+	if c != nil {
+		l.free = c.nextFree
+		l.freeCount--
+		*c = conn{}
+	} else {
+		c = new(conn)
+	}
+	c.fd, c.peer = fd, peer
+	l.register(c)
+	return c
+}
+
+// release makes the struct of a connection that is no longer ours reusable.
+func (l *loop) release(c *conn) {
+	c.phase = phaseGone
+	c.in, c.out, c.call = nil, nil, nil
+	if l.freeCount < connsFreeMax {
+		c.nextFree = l.free
+		l.free = c
+		l.freeCount++
+	}
+}
+
+// onDeadline is called by the wheel.
+func (l *loop) onDeadline(c *conn) {
+	switch c.phase {
+	case phaseHead:
+		if len(c.in) == 0 {
+			l.endIdle(c)
+			return
+		}
+		l.refuse(c, l.call, httpparse.ReasonHeadTimeout)
+	case phaseWrite:
+		l.counters.WriteTimeouts.Add(1)
+		l.end(c)
+	case phaseLinger:
+		l.end(c)
+	default:
+		l.role.onExpire(c)
+	}
+}
+
+// endIdle ends a connection that was idle for too long, unless a request has
+// arrived this moment.
+func (l *loop) endIdle(c *conn) {
+	n, errno := sys.Read(c.fd, l.scratch.in)
+	if errno != 0 || n == 0 {
+		l.counters.IdleClosed.Add(1)
+		l.end(c)
+		return
+	}
+	l.role.setState(c, ipc.Reading)
+	if err := l.process(c, l.scratch.in[:n]); err != nil {
+		panic("reactor: promoted where nothing may be")
+	}
+}
+
+func (l *loop) after(d time.Duration) int64 { return l.now + int64(d) }

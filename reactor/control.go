@@ -1,0 +1,175 @@
+package reactor
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"sync"
+	"time"
+
+	"baton/httpparse"
+	"baton/internal/sys"
+)
+
+// controlBodyMax bounds the body of a control request in bytes. What is larger
+// reads as errControlBody; the control plane has limits of its own below it.
+const controlBodyMax = 256 << 20
+
+var errControlBody = errors.New("the body of the control request breaks its framing or is too large")
+
+// ControlConn is one control request as a net.Conn: reading yields the bytes
+// that the loop had read already, then the rest of this one request as our
+// parser frames it, then io.EOF, whatever the client sends behind it. So the
+// control plane's own HTTP server never sees a byte that our grammar has not
+// delimited. Whoever gets it owns it and closes it.
+type ControlConn struct {
+	net.Conn
+
+	head    []byte // read already, not delivered
+	left    int64  // bytes of the request after head; -1: chunked
+	chunks  httpparse.Chunks
+	ended   bool
+	failed  error
+	watch   sync.Once
+	hangup  chan struct{}
+	watched chan struct{}
+}
+
+// newControlConn makes a connection of the descriptor n, which it owns from
+// here on, also on error. b starts with a complete head.
+func newControlConn(n int, peer sys.Peer, b []byte) (*ControlConn, error) {
+	f := os.NewFile(uintptr(n), "control connection")
+	raw, err := net.FileConn(f) // a duplicate of its own, close-on-exec and non-blocking
+	_ = f.Close()
+	if err != nil {
+		return nil, fmt.Errorf("take over connection of %s: %w", peer.Addr(), err)
+	}
+	c := &ControlConn{Conn: raw, hangup: make(chan struct{})}
+	var r httpparse.Request
+	o, size, _ := httpparse.ParseHead(&r, b)
+	if o != httpparse.Complete {
+		_ = raw.Close()
+		return nil, fmt.Errorf("take over connection of %s: its head is not complete", peer.Addr())
+	}
+	end := size
+	switch {
+	case r.Chunked:
+		c.left = -1
+		used, done, why := c.frame(b[size:])
+		if why != 0 {
+			c.failed = errControlBody
+		}
+		end += used
+		c.ended = done
+	default:
+		body := max(r.ContentLength, 0)
+		if body > controlBodyMax {
+			c.failed = errControlBody
+		}
+		have := min(int64(len(b)-size), body)
+		end += int(have)
+		c.left = body - have
+		c.ended = c.left == 0
+	}
+	c.head = append([]byte(nil), b[:end]...)
+	return c, nil
+}
+
+// frame finds how many bytes of b belong to a chunked body.
+func (c *ControlConn) frame(b []byte) (used int, done bool, why httpparse.Reason) {
+	for used < len(b) {
+		_, n, o, why := c.chunks.Next(b[used:])
+		used += n
+		switch {
+		case o == httpparse.Complete:
+			return used, true, 0
+		case o == httpparse.Invalid:
+			return used, false, why
+		case n == 0:
+			return used, false, 0
+		}
+	}
+	return used, false, 0
+}
+
+// Read implements net.Conn for the one request.
+func (c *ControlConn) Read(p []byte) (int, error) {
+	if len(c.head) > 0 {
+		n := copy(p, c.head)
+		c.head = c.head[n:]
+		return n, nil
+	}
+	if c.failed != nil {
+		return 0, c.failed
+	}
+	if c.ended {
+		c.watch.Do(c.watchHangup)
+		return 0, io.EOF
+	}
+	if c.left > 0 && int64(len(p)) > c.left {
+		p = p[:c.left]
+	}
+	n, err := c.Conn.Read(p)
+	if c.left > 0 {
+		c.left -= int64(n)
+		c.ended = c.left == 0
+	} else if n > 0 {
+		used, done, why := c.frame(p[:n])
+		if why != 0 {
+			c.failed = errControlBody
+		}
+		n, c.ended = used, done
+	}
+	if c.ended && errors.Is(err, io.EOF) {
+		err = nil
+	}
+	return n, err
+}
+
+// Hangup is closed when the client goes away after its request was read to
+// the end; then nobody waits for the answer any more.
+func (c *ControlConn) Hangup() <-chan struct{} {
+	if c.ended && len(c.head) == 0 {
+		c.watch.Do(c.watchHangup)
+	}
+	return c.hangup
+}
+
+// watchHangup reads on behind the request. Its goroutine ends when the
+// connection is closed.
+func (c *ControlConn) watchHangup() {
+	c.watched = make(chan struct{})
+	go func() {
+		defer close(c.watched)
+		var b [512]byte
+		for range 128 {
+			if _, err := c.Conn.Read(b[:]); err != nil {
+				close(c.hangup)
+				return
+			}
+		}
+	}()
+}
+
+// Close implements net.Conn, and waits for the goroutine behind Hangup.
+func (c *ControlConn) Close() error {
+	watching := true
+	c.watch.Do(func() { watching = false })
+	// An answer on its way is destroyed by a reset, and closing with unread
+	// input sends one: RFC 9112 section 9.6.
+	if tcp, ok := c.Conn.(*net.TCPConn); ok && tcp.CloseWrite() == nil {
+		_ = c.Conn.SetReadDeadline(time.Now().Add(time.Second))
+		if watching {
+			<-c.watched
+		} else {
+			_, _ = io.CopyN(io.Discard, c.Conn, lingerBytesMax)
+		}
+	}
+	err := c.Conn.Close()
+	if watching {
+		<-c.watched
+	}
+	return err
+}

@@ -1,0 +1,176 @@
+package reactor
+
+import (
+	"baton/httpparse"
+	"baton/route"
+)
+
+// verdict is what is to be done with a request whose head is complete.
+type verdict uint8
+
+const (
+	verdictRun     verdict = iota // run k.fn
+	verdictControl                // belongs to the control plane
+	verdictHealth                 // /healthz or /readyz
+	verdictAnswer                 // answer with k.answer: the request goes no further
+)
+
+// answer is an answer that needs no function.
+type answer struct {
+	status int
+	reason string // of the error's JSON body; empty: not an error
+	text   string
+	allow  route.Methods // Allow field, when not empty
+	retry  bool          // Retry-After: 1
+}
+
+// Reasons of the policies, as the documented list of conventions.md has them.
+const (
+	reasonNoRoute          = "route_not_found"
+	reasonMethodNotAllowed = "method_not_allowed"
+	reasonBodyTooLarge     = "body_too_large"
+	reasonCapacity         = "capacity_exceeded"
+	reasonDraining         = "draining"
+	reasonNoWorker         = "no_worker"
+	reasonStarting         = "starting"
+	reasonWorkerLost       = "worker_lost"
+)
+
+// decide finds what k's request is for. It is the one place where a request
+// meets the route table and the policies that need no body, in either process.
+// The table is loaded once; k keeps that generation to its end.
+func (l *loop) decide(k *call) verdict {
+	r := &k.req
+	k.fn = nil
+	if r.Form == httpparse.AsteriskForm {
+		k.answer = answer{status: 204, allow: route.Get | route.Post | route.Put | route.Patch | route.Delete | route.Options}
+		return verdictAnswer
+	}
+	t := l.table.Load()
+	k.table = t
+	switch route.Reserved(r.Path) {
+	case route.AreaHealth:
+		return verdictHealth
+	case route.AreaControl:
+		return verdictControl
+	case route.AreaFunction:
+		name, info := route.FunctionName(r.Path)
+		if k.fn = t.ByName(name); k.fn == nil {
+			return l.decideNotFound(k)
+		}
+		k.match.Function, k.match.ParamCount = k.fn, 0
+		k.match.ScriptName, k.match.PathInfo = r.Path[:len(r.Path)-len(info)], info
+		return l.decidePolicies(k)
+	}
+	switch t.Lookup(&k.match, r.Method, r.Path) {
+	case route.Found:
+		k.fn = k.match.Function
+		return l.decidePolicies(k)
+	case route.MethodNotAllowed:
+		if string(r.Method) == "OPTIONS" {
+			k.answer = answer{status: 204, allow: k.match.Allow}
+			return verdictAnswer
+		}
+		l.counters.NotAllowed.Add(1)
+		k.answer = answer{
+			status: 405, reason: reasonMethodNotAllowed, allow: k.match.Allow,
+			text: "this path is served, but not for this method",
+		}
+		return verdictAnswer
+	}
+	if len(r.Path) == 1 {
+		return verdictControl // the page at /, as long as no function has taken it
+	}
+	return l.decideNotFound(k)
+}
+
+func (l *loop) decideNotFound(k *call) verdict {
+	l.counters.NotFound.Add(1)
+	k.answer = answer{status: 404, reason: reasonNoRoute, text: "no function is deployed at this path"}
+	return verdictAnswer
+}
+
+// decidePolicies applies the limits that need no body. The limit on requests
+// in flight is only looked at here; the worker that runs the request enters it.
+func (l *loop) decidePolicies(k *call) verdict {
+	if k.req.ContentLength > k.fn.MaxBody {
+		k.answer = answer{status: 413, reason: reasonBodyTooLarge, text: "the body is larger than this function's max_body"}
+		return verdictAnswer
+	}
+	if most := k.fn.MaxInflight; most > 0 && l.board.Inflight(k.fn.Cell) >= most {
+		return l.decideTooBusy(k)
+	}
+	return verdictRun
+}
+
+func (l *loop) decideTooBusy(k *call) verdict {
+	l.counters.TooBusy.Add(1)
+	k.answer = answer{
+		status: 429, reason: reasonCapacity, retry: true,
+		text: "as many requests of this function run as its max_inflight allows",
+	}
+	return verdictAnswer
+}
+
+// bodyIn says how many bytes of b the request takes, when all of its body is
+// in b behind the head of n bytes.
+func bodyIn(r *httpparse.Request, b []byte, n int) (end int, whole bool) {
+	if r.Chunked {
+		var d httpparse.Chunks
+		for end = n; ; {
+			_, used, o, _ := d.Next(b[end:])
+			end += used
+			switch {
+			case o == httpparse.Complete:
+				return end, true
+			case o == httpparse.Invalid || used == 0:
+				return n, false
+			}
+		}
+	}
+	if r.ContentLength > int64(len(b)-n) {
+		return n, false
+	}
+	return n + int(max(r.ContentLength, 0)), true
+}
+
+// reply writes k.answer to the request whose head is b[:n].
+func (l *loop) reply(c *conn, k *call, b []byte, n int) (done int, s step) {
+	done, whole := bodyIn(&k.req, b, n)
+	if !whole {
+		done = len(b)
+	}
+	return done, l.replyTo(c, k, b[done:], whole)
+}
+
+// replyTo writes k.answer. A request whose body is not all here (whole) ends
+// the connection: its rest cannot be told from the next request.
+func (l *loop) replyTo(c *conn, k *call, rest []byte, whole bool) step {
+	a := &k.answer
+	k.begin(l, c)
+	if !whole {
+		c.closing, c.lingering = true, true
+	}
+	k.extra = k.extra[:0]
+	if a.allow != 0 {
+		k.extra = append(k.extra, "Allow: "...)
+		k.extra = a.allow.AppendAllow(k.extra)
+		k.extra = append(k.extra, "\r\n"...)
+	}
+	if a.retry {
+		k.extra = append(k.extra, "Retry-After: 1\r\n"...)
+	}
+	p := l.scratch.out[:0]
+	if a.reason == "" {
+		p = k.appendHead(p, a.status)
+		p = append(p, k.extra...)
+		if a.status != 204 {
+			p = httpparse.AppendContentLength(p, 0)
+		}
+		p = append(p, "\r\n"...)
+	} else {
+		p = k.appendError(p, a.status, componentGateway, a.reason, a.text, k.extra)
+	}
+	l.scratch.out = p[:0]
+	return l.write(c, p, rest)
+}

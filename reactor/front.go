@@ -1,0 +1,482 @@
+package reactor
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"baton/httpparse"
+	"baton/internal/fd"
+	"baton/internal/sys"
+	"baton/ipc"
+	"baton/route"
+)
+
+const (
+	// acceptBatch bounds the connections accepted in one turn, so that a flood
+	// of new ones cannot starve those that are open.
+	acceptBatch = 64
+
+	// listenBacklog is what listen(2) is asked for; net.core.somaxconn caps it.
+	listenBacklog = 4096
+
+	// controlMax bounds the control requests that run at one time; beyond it
+	// the answer is 503.
+	controlMax = 256
+)
+
+// FrontConfig describes the gateway's side. All fields without a note must be
+// set.
+type FrontConfig struct {
+	Listen netip.AddrPort // port 0: the kernel chooses
+	Loops  int            // event loops that accept
+	Board  *ipc.Board
+	Table  *route.Published
+
+	// ConnsMax bounds the connections that are open at one time, donated ones
+	// included; one more is answered 503 and closed. It must stay below the
+	// limit on open files by what the rest of the process needs, and is at most
+	// the number of the board's connection slots.
+	ConnsMax int
+
+	// Control takes a control request over, on a goroutine of its own. It owns
+	// c and closes it.
+	Control func(c *ControlConn)
+	// Called on the returns loop; must not block.
+	OnReady   func(worker int, generation uint64)
+	OnApplied func(worker int, a ipc.Applied)
+	OnTrouble func(worker int, text string)
+	OnGone    func(worker int, err error)
+
+	Timeouts Timeouts // zero fields: the defaults
+	Logger   *slog.Logger
+}
+
+// Timeouts are the limits in time of connections. Zero is the default.
+type Timeouts = timeouts
+
+func (t *timeouts) setDefaults() {
+	for _, f := range []struct {
+		v *time.Duration
+		d time.Duration
+	}{
+		{&t.Head, 10 * time.Second}, {&t.Body, 30 * time.Second}, {&t.KeepAlive, 75 * time.Second},
+		{&t.Write, 30 * time.Second}, {&t.Linger, 2 * time.Second},
+	} {
+		if *f.v <= 0 {
+			*f.v = f.d
+		}
+	}
+}
+
+// Front is the gateway's side of the reactor: the loops that accept, read and
+// donate, and the returns loop.
+type Front struct {
+	cfg      FrontConfig
+	addr     netip.AddrPort
+	ledger   *ledger
+	counters Counters
+	loops    []*frontLoop
+	returns  *returnsLoop
+
+	open     atomic.Int64 // connections, donated ones included
+	controls atomic.Int64 // control requests that run
+	ready    atomic.Int64 // workers that are picked
+	draining atomic.Bool
+	wg       sync.WaitGroup // loops and control requests
+}
+
+// gatewayLoop is what front loops and the returns loop have in common.
+type gatewayLoop struct {
+	loop
+	front    *Front
+	dispatch dispatcher
+}
+
+type frontLoop struct {
+	gatewayLoop
+	listener fd.FD
+	paused   bool // accept(2) found no descriptor: not tried until the next tick
+}
+
+// NewFront binds the port and starts the loops. Nothing is accepted before
+// Open.
+func NewFront(cfg FrontConfig) (*Front, error) {
+	cfg.Timeouts.setDefaults()
+	f := &Front{cfg: cfg, ledger: newLedger(cfg.Board, uint32(cfg.ConnsMax))}
+	var err error
+	if f.returns, err = newReturnsLoop(f); err != nil {
+		return nil, err
+	}
+	listen := cfg.Listen
+	for i := range cfg.Loops {
+		l := &frontLoop{}
+		if err := l.init(f, fmt.Sprintf("front-%d", i)); err != nil {
+			f.abandon()
+			return nil, err
+		}
+		n, err := sys.ListenTCP(listen, sys.ListenOptions{ReusePort: true, Backlog: listenBacklog})
+		if err != nil {
+			l.closeDescriptors()
+			f.abandon()
+			return nil, fmt.Errorf("listen on %s: %w", listen, err)
+		}
+		l.listener = fd.New(n)
+		l.onTick, l.onTurn, l.role = l.tick, l.dispatch.flushAll, l
+		if listen, err = sys.LocalAddr(n); err != nil {
+			l.closeDescriptors()
+			f.abandon()
+			return nil, fmt.Errorf("address of the listening socket: %w", err)
+		}
+		f.loops = append(f.loops, l)
+	}
+	f.addr = listen
+	f.start(&f.returns.loop)
+	for _, l := range f.loops {
+		f.start(&l.loop)
+	}
+	return f, nil
+}
+
+// abandon releases what a failed NewFront has acquired; no loop runs yet.
+func (f *Front) abandon() {
+	for _, l := range f.loops {
+		_ = l.listener.Close()
+		l.closeDescriptors()
+	}
+	if f.returns != nil {
+		f.returns.closeDescriptors()
+	}
+}
+
+func (f *Front) start(l *loop) {
+	f.wg.Go(l.run)
+}
+
+func (g *gatewayLoop) init(f *Front, name string) error {
+	if err := g.open(name, f.cfg.Logger); err != nil {
+		return err
+	}
+	g.front, g.table, g.board, g.counters, g.timer = f, f.cfg.Table, f.cfg.Board, &f.counters, f.cfg.Timeouts
+	g.dispatch.open(&g.loop, f.ledger, f.cfg.Board.Workers(), &f.counters)
+	g.dispatch.refuse503 = g.refuseWaiter
+	return nil
+}
+
+// Addr is the address that the port is bound to.
+func (f *Front) Addr() netip.AddrPort { return f.addr }
+
+// Loops is the number of loops that accept. A worker is attached with one
+// donation socket for each, and one for the returns loop.
+func (f *Front) Loops() int { return len(f.loops) }
+
+// Counters are the front's counters.
+func (f *Front) Counters() *Counters { return &f.counters }
+
+// Open starts accepting.
+func (f *Front) Open() error {
+	for _, l := range f.loops {
+		var err error
+		if e := l.ask(func() { err = l.watch(l.listener.Borrow(), l.onAccept) }); e != nil {
+			return e
+		}
+		if err != nil {
+			return fmt.Errorf("accept on loop %s: %w", l.name, err)
+		}
+	}
+	return nil
+}
+
+// StopAccepting ends the acceptance of new connections without losing one that
+// is established: the listening sockets drop every further packet, what waits
+// in the backlogs is accepted, and then they are closed. From then on new
+// requests on connections that the gateway holds are answered 503.
+func (f *Front) StopAccepting() error {
+	f.draining.Store(true)
+	for _, l := range f.loops {
+		err := l.ask(func() {
+			l.draining = true
+			n := l.listener.Borrow()
+			if n < 0 {
+				return
+			}
+			if err := sys.DropAllFilter(n); err != nil {
+				l.log.Warn("new connections may be reset while stopping", "err", err)
+			}
+			l.unwatch(n)
+			for l.accept(1<<20) == nil {
+			}
+			_ = l.listener.Close()
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return f.returns.ask(func() { f.returns.draining = true })
+}
+
+// Drain waits until no connection is open any more, and returns how many are
+// when done is closed first.
+func (f *Front) Drain(done <-chan struct{}) int {
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for f.open.Load() > 0 {
+		select {
+		case <-done:
+			return int(f.open.Load())
+		case <-tick.C:
+		}
+	}
+	return 0
+}
+
+// Close ends the loops and every connection that the gateway still holds. The
+// workers must be gone, or their connections are cut.
+func (f *Front) Close() error {
+	for _, l := range f.loops {
+		_ = l.ask(func() {
+			l.dispatch.giveUpAll()
+			if n := l.listener.Borrow(); n >= 0 {
+				l.unwatch(n)
+				_ = l.listener.Close()
+			}
+			l.endAll()
+			l.dispatch.detachAll()
+		})
+		l.stop()
+	}
+	_ = f.returns.ask(func() {
+		f.returns.dispatch.giveUpAll()
+		f.returns.closeWorkers()
+		f.returns.endAll()
+	})
+	f.returns.stop()
+	for slot := range f.ledger.entries {
+		if n := f.ledger.entries[slot].fd.Load(); n >= 0 {
+			_ = sys.Shutdown(int(n), syscall.SHUT_RDWR)
+			f.ledger.close(uint32(slot))
+			f.open.Add(-1)
+		}
+	}
+	f.wg.Wait()
+	return nil
+}
+
+// endAll closes every connection that the loop owns.
+func (l *loop) endAll() {
+	for _, c := range l.conns {
+		if c != nil {
+			l.end(c)
+		}
+	}
+}
+
+// Open connections, and other numbers of the moment.
+type FrontStats struct {
+	Open, Retained, Controls, Ready int
+}
+
+// Stats returns numbers of the moment; they are not of one instant.
+func (f *Front) Stats() FrontStats {
+	return FrontStats{
+		Open: int(f.open.Load()), Retained: f.ledger.inUse(), Controls: int(f.controls.Load()), Ready: int(f.ready.Load()),
+	}
+}
+
+func (l *frontLoop) tick() {
+	if l.paused && l.listener.Valid() {
+		l.paused = false
+		if err := l.watch(l.listener.Borrow(), l.onAccept); err != nil {
+			l.paused = true
+		}
+	}
+	l.dispatch.tick()
+}
+
+var errBacklogDry = errors.New("no connection waits")
+
+func (l *frontLoop) onAccept() error {
+	_ = l.accept(acceptBatch)
+	l.dispatch.flushAll()
+	return nil
+}
+
+// accept takes up to most connections and reads each once: a client usually
+// sends its request together with the end of the handshake, and a connection
+// that can be donated at once never enters the poller.
+func (l *frontLoop) accept(most int) error {
+	listener := l.listener.Borrow()
+	for range most {
+		n, peer, errno := sys.Accept4(listener)
+		switch errno {
+		case 0:
+		case syscall.EAGAIN:
+			return errBacklogDry
+		case syscall.ECONNABORTED, syscall.EINTR, syscall.EPROTO:
+			continue
+		default:
+			// EMFILE, ENFILE, ENOBUFS, ENOMEM: no resource for one more. It
+			// stays in the backlog, readable, so stop looking until the tick.
+			l.counters.AcceptErrors.Add(1)
+			l.log.Warn("no new connection can be accepted", "err", errno)
+			if _, watched := l.sources[listener]; watched {
+				l.unwatch(listener)
+				l.paused = true
+				l.setTicking(true)
+			}
+			return errno
+		}
+		l.counters.Accepted.Add(1)
+		if l.front.open.Add(1) > int64(l.front.cfg.ConnsMax) {
+			l.front.open.Add(-1)
+			l.counters.OverLimit.Add(1)
+			_, _ = sys.Write(n, overLimitAnswer)
+			_ = sys.Shutdown(n, syscall.SHUT_RDWR)
+			sys.CloseRaw(n)
+			continue
+		}
+		c := l.newConn(n, peer)
+		l.wheel.set(c, l.after(l.timer.Head), l.now)
+		_ = l.readHead(c)
+	}
+	return nil
+}
+
+// overLimitAnswer is the last resort when connectionsMax is reached: it needs
+// neither a struct nor a parse.
+var overLimitAnswer = []byte("HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nX-Baton-Error: gateway\r\n" +
+	"Retry-After: 1\r\nConnection: close\r\nContent-Length: 91\r\n\r\n" +
+	`{"error":"too many connections are open","component":"gateway","reason":"too_many_clients"}`)
+
+// onRequest donates the connection whose request is a function's, and answers
+// what needs none.
+func (l *frontLoop) onRequest(c *conn, k *call, b []byte, n int) (int, step) {
+	v := l.decide(k)
+	if l.draining && v != verdictAnswer {
+		l.counters.Drained.Add(1)
+		k.answer = answer{status: 503, reason: reasonDraining, text: "this server is stopping", retry: true}
+		v = verdictAnswer
+	}
+	switch v {
+	case verdictRun:
+		return l.give(c, k, b, n)
+	case verdictControl:
+		return 0, l.takeOver(c, k, b, n)
+	case verdictHealth:
+		return l.replyHealth(c, k, b, n)
+	}
+	return l.reply(c, k, b, n)
+}
+
+func (l *frontLoop) give(c *conn, k *call, b []byte, n int) (int, step) {
+	slot, generation, ok := l.dispatch.ledger.take()
+	if !ok {
+		// ConnsMax is the ledger's size, so this is our own miscount.
+		panic("reactor: fewer slots than connections")
+	}
+	l.unregister(c)
+	l.dispatch.donate(slot, generation, c.fd, c.peer, b, k.table.Generation())
+	l.release(c)
+	return 0, stepWait
+}
+
+func (g *gatewayLoop) replyHealth(c *conn, k *call, b []byte, n int) (int, step) {
+	done, whole := bodyIn(&k.req, b, n)
+	k.begin(&g.loop, c)
+	if !whole {
+		c.closing, c.lingering, done = true, true, len(b)
+	}
+	status, text := 200, `{"status":"ok"}`
+	if string(k.req.Path) == "/readyz" {
+		switch {
+		case g.draining:
+			status, text = 503, `{"status":"draining"}`
+		case g.front.ready.Load() == 0:
+			status, text = 503, `{"status":"starting"}`
+		default:
+			text = `{"status":"ready"}`
+		}
+	}
+	p := k.appendPlain(g.scratch.out[:0], status, text)
+	g.scratch.out = p[:0]
+	return done, g.write(c, p, b[done:])
+}
+
+// refuseWaiter answers a connection that no worker took in time: 503.
+func (g *gatewayLoop) refuseWaiter(w *waiter) {
+	e := &g.dispatch.ledger.entries[w.slot]
+	kept := e.kept.Load()
+	n := int(e.fd.Swap(-1))
+	c := g.newConn(n, e.peer)
+	g.dispatch.ledger.release(w.slot)
+	k := g.call
+	k.parseKept(kept.b)
+	k.begin(&g.loop, c)
+	c.closing, c.lingering = true, true
+	k.extra = append(k.extra[:0], "Retry-After: 1\r\n"...)
+	p := k.appendError(g.scratch.out[:0], 503, componentGateway, reasonNoWorker, "no worker took the request in time", k.extra)
+	g.scratch.out = p[:0]
+	g.write(c, p, nil)
+}
+
+// parseKept parses a head again that was complete once; b may be empty, for a
+// connection whose next request has not begun.
+func (k *call) parseKept(b []byte) {
+	if o, _, _ := httpparse.ParseHead(&k.req, b); o != httpparse.Complete {
+		k.req.Method, k.req.RequestID, k.req.Minor = nil, nil, 1
+	}
+}
+
+// The gateway's part of role. A front connection is not on the board before it
+// is donated.
+
+func (g *gatewayLoop) setState(*conn, ipc.State) {}
+func (g *gatewayLoop) onBodyRead(*conn) error    { panic("reactor: the gateway reads no body") }
+func (g *gatewayLoop) onBoundary(*conn) bool     { return true }
+func (g *gatewayLoop) onEnd(*conn)               { g.front.open.Add(-1) }
+func (g *gatewayLoop) onHangup(*conn)            { panic("reactor: the gateway runs nothing") }
+func (g *gatewayLoop) onExpire(*conn)            { panic("reactor: a gateway connection in a worker's phase") }
+
+// takeOver gives the connection to the control plane.
+func (g *gatewayLoop) takeOver(c *conn, k *call, b []byte, n int) step {
+	if g.front.controls.Add(1) > controlMax {
+		g.front.controls.Add(-1)
+		g.counters.TooBusy.Add(1)
+		k.answer = answer{status: 503, reason: reasonCapacity, text: "too many control requests run", retry: true}
+		_, s := g.reply(c, k, b, n)
+		return s
+	}
+	g.unregister(c)
+	g.front.control(c.fd, c.peer, b)
+	g.release(c)
+	return stepWait
+}
+
+// control runs one control request on a goroutine of its own; Close waits for
+// it. fd is given away here.
+func (f *Front) control(n int, peer sys.Peer, b []byte) {
+	f.counters.TakenOver.Add(1)
+	c, err := newControlConn(n, peer, b)
+	if err != nil {
+		f.cfg.Logger.Error("control request cut", "err", err)
+		f.controls.Add(-1)
+		f.open.Add(-1)
+		return
+	}
+	f.wg.Go(func() {
+		defer func() {
+			_ = c.Close()
+			f.controls.Add(-1)
+			f.open.Add(-1)
+		}()
+		f.cfg.Control(c)
+	})
+}
+
+var _ net.Conn = (*ControlConn)(nil)

@@ -1,0 +1,588 @@
+package reactor
+
+import (
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"baton/httpparse"
+	"baton/internal/sys"
+	"baton/ipc"
+	"baton/route"
+	"baton/runtime"
+)
+
+const (
+	// responseBytesMax bounds a response. A function that writes more is ended
+	// with output_limit, 502.
+	responseBytesMax = 10 << 20
+
+	// headRoom is kept free before a response's body, so that its head can be
+	// put right before it and both go out with one write(2).
+	headRoom = 768
+
+	// outputKeepMax is the largest response buffer that is kept for reuse.
+	outputKeepMax = 64 << 10
+
+	// scratchesFreeMax bounds the scratches kept for promotions.
+	scratchesFreeMax = 4
+
+	// bodyReadMax bounds what one event reads of one body, so that a fast
+	// upload cannot hold the loop.
+	bodyReadMax = 256 << 10
+)
+
+// run is the part of a call that a worker needs to run its function.
+type run struct {
+	inv      runtime.Invocation
+	result   runtime.Result
+	function *function
+	log      logWriter
+	env      environ
+	out      output
+	body     []byte // a chunked body, decoded
+	chunks   httpparse.Chunks
+	cancelIt atomic.Bool
+	headLen  int
+	end      int // bytes of the connection's storage that the request takes
+	promote  func()
+	promoted *scratch // the scratch that the request's bytes lie in
+}
+
+func (r *run) cancel() { r.cancelIt.Store(true) }
+
+// logWriter is a function's stderr.
+type logWriter struct {
+	back *Back
+	k    *call
+}
+
+// Write implements io.Writer.
+func (w *logWriter) Write(p []byte) (int, error) {
+	w.back.cfg.Log(w.k.fn, w.k.id[:w.k.idLen], p)
+	return len(p), nil
+}
+
+// output gathers a response behind headRoom bytes of space for its head.
+type output struct {
+	buf []byte
+}
+
+// Write implements io.Writer for the function's stdout.
+func (o *output) Write(p []byte) (int, error) {
+	if len(o.buf)+len(p) > headRoom+responseBytesMax {
+		return 0, runtime.ErrOutputLimit
+	}
+	o.buf = append(o.buf, p...)
+	return len(p), nil
+}
+
+func (o *output) reset() {
+	if cap(o.buf) == 0 || cap(o.buf) > outputKeepMax {
+		o.buf = make([]byte, headRoom, headRoom+2048)
+		return
+	}
+	o.buf = o.buf[:headRoom]
+}
+
+func (o *output) body() []byte { return o.buf[headRoom:] }
+
+// start admits a request and runs its function: at once when its body is all
+// here, in the loop's scratch behind the head of n bytes, or when it has come.
+func (b *Back) start(c *conn, k *call, p []byte, n int) (int, step) {
+	if b.running >= runningMax {
+		b.counters.TooBusy.Add(1)
+		k.answer = answer{status: 503, reason: reasonCapacity, text: "this worker runs as many requests as it may", retry: true}
+		return b.reply(c, k, p, n)
+	}
+	if !k.req.Chunked {
+		if need := n + int(max(k.req.ContentLength, 0)); need <= len(p) {
+			return b.launch(c, k, p, n, need)
+		}
+	}
+	return 0, b.startBody(c, k, p, n)
+}
+
+// startBody keeps what is here of a request whose body is not, or is chunked.
+func (b *Back) startBody(c *conn, k *call, p []byte, n int) step {
+	b.call = b.takeCall()
+	c.call = k
+	c.phase = phaseBody
+	expect := k.req.ExpectContinue
+	if k.req.Chunked {
+		c.bodyNeed = 0
+		c.in = append(c.in[:0], p[:n]...)
+		k.run.body, k.run.chunks = nil, httpparse.Chunks{}
+	} else {
+		c.bodyNeed = n + int(k.req.ContentLength)
+		c.in = append(make([]byte, 0, c.bodyNeed), p...)
+	}
+	k.run.headLen = n
+	k.reparse(c.in[:n])
+	if k.req.Chunked {
+		if s, done := b.decodeBody(c, k, p[n:]); done {
+			return s
+		}
+	}
+	if expect {
+		if _, errno := sys.Write(c.fd, continueAnswer); errno != 0 && errno != syscall.EAGAIN {
+			b.putCall(k)
+			b.end(c)
+			return stepWait
+		}
+	}
+	b.wheel.set(c, b.after(b.timer.Body), b.now)
+	_ = b.rearm(c)
+	return stepWait
+}
+
+var continueAnswer = []byte("HTTP/1.1 100 Continue\r\n\r\n")
+
+// reparse makes k's views point into p, which holds the same head at a place
+// where it stays.
+func (k *call) reparse(p []byte) {
+	if o, _, _ := httpparse.ParseHead(&k.req, p); o != httpparse.Complete {
+		panic("reactor: a head parsed differently the second time")
+	}
+}
+
+// onBodyRead reads on in a body.
+func (b *Back) onBodyRead(c *conn) error {
+	k := c.call
+	for read := 0; read < bodyReadMax; {
+		to := b.scratch.in
+		if c.bodyNeed > 0 {
+			to = c.in[len(c.in):c.bodyNeed]
+		}
+		n, errno := sys.Read(c.fd, to)
+		if errno == syscall.EAGAIN {
+			break
+		}
+		if errno != 0 || n == 0 {
+			// The client left in the middle of its request.
+			c.call = nil
+			b.putCall(k)
+			b.end(c)
+			return nil
+		}
+		read += n
+		s, done := stepWait, false
+		if c.bodyNeed > 0 {
+			c.in = c.in[:len(c.in)+n]
+			if len(c.in) == c.bodyNeed {
+				s, done = b.launchKept(c, k, c.bodyNeed), true
+			}
+		} else {
+			s, done = b.decodeBody(c, k, to[:n])
+		}
+		if done {
+			return b.proceed(c, s)
+		}
+	}
+	b.wheel.set(c, b.after(b.timer.Body), b.now)
+	return nil
+}
+
+// proceed goes on with a connection after a request whose bytes were kept.
+func (b *Back) proceed(c *conn, s step) error {
+	switch s {
+	case stepLeave:
+		return errLeave
+	case stepWait:
+		return nil
+	}
+	in := b.scratch.in[:copy(b.scratch.in, c.in[c.used:])]
+	c.in, c.used = c.in[:0], 0
+	return b.process(c, in)
+}
+
+// decodeBody takes p, the next bytes of a chunked body. done: the request left
+// phaseBody, with step s.
+func (b *Back) decodeBody(c *conn, k *call, p []byte) (s step, done bool) {
+	for len(p) > 0 {
+		data, n, o, why := k.run.chunks.Next(p)
+		if int64(len(k.run.body)+len(data)) > k.fn.MaxBody {
+			o, why = httpparse.Invalid, httpparse.ReasonBodyTooLarge
+		}
+		k.run.body = append(k.run.body, data...)
+		p = p[n:]
+		switch {
+		case o == httpparse.Invalid:
+			c.call = nil
+			b.refuse(c, k, why)
+			b.putCall(k)
+			return stepWait, true
+		case o == httpparse.Complete:
+			c.in = append(c.in[:k.run.headLen], p...)
+			k.reparse(c.in[:k.run.headLen])
+			return b.launchKept(c, k, k.run.headLen), true
+		case n == 0:
+			return stepWait, false
+		}
+	}
+	return stepWait, false
+}
+
+// launchKept runs a request whose bytes lie in c.in, end of them.
+func (b *Back) launchKept(c *conn, k *call, end int) step {
+	c.call = nil
+	c.phase = phaseHead
+	c.used = end
+	// The table may have changed while the body came.
+	v := b.decide(k)
+	if v != verdictRun && v != verdictAnswer {
+		v = b.decideNotFound(k)
+	}
+	s, ok := stepNext, false
+	if v == verdictRun {
+		s, ok = b.admit(c, k)
+	}
+	if !ok {
+		s = b.replyTo(c, k, c.in[end:], true)
+		b.putCall(k)
+		return s
+	}
+	body := k.run.body
+	if !k.req.Chunked {
+		body = c.in[k.run.headLen:end]
+	}
+	b.hold(k)
+	b.runBeside(c, k, body)
+	return s
+}
+
+// admit enters the request into the limits and makes it visible on the board.
+// False: k.answer says why not.
+func (b *Back) admit(c *conn, k *call) (step, bool) {
+	if !b.board.Enter(b.cfg.Worker, k.fn.Cell, k.fn.MaxInflight) {
+		b.decideTooBusy(k)
+		return stepNext, false
+	}
+	k.begin(&b.loop, c)
+	b.board.Conn(c.slot).SetRequestID(k.id[:k.idLen])
+	b.setState(c, ipc.Running)
+	b.self.AddInflight(1)
+	b.running++
+	return stepWait, true
+}
+
+// launch runs a request that lies in the loop's scratch whole: p[:n] is its
+// head, p[n:end] its body. A short function runs right here; its answer is
+// written before launch returns. Others run beside the loop.
+func (b *Back) launch(c *conn, k *call, p []byte, n, end int) (int, step) {
+	if _, ok := b.admit(c, k); !ok {
+		return b.reply(c, k, p, n)
+	}
+	f := b.hold(k)
+	if f.loaded == nil || b.noInline || !f.loaded.Inline() {
+		b.call = b.takeCall()
+		c.in = append(c.in[:0], p...)
+		c.used = end
+		k.reparse(c.in[:n])
+		b.runBeside(c, k, c.in[n:end])
+		return 0, stepWait
+	}
+	r := &k.run
+	b.prepare(k, p[n:end])
+	r.inv.Promote = r.promoteFunc(b, c, k, p[end:])
+	r.result = f.loaded.Invoke(&r.inv)
+	if r.promoted != nil {
+		b.finish(k)
+		return 0, stepLeave
+	}
+	b.leave(k)
+	s := b.respond(c, k, p[end:])
+	return end, s
+}
+
+// prepare fills k's invocation.
+func (b *Back) prepare(k *call, body []byte) {
+	r := &k.run
+	r.out.reset()
+	r.cancelIt.Store(false)
+	r.promoted = nil
+	r.env.begin(k, len(body))
+	r.result = runtime.Result{}
+	inv := &r.inv
+	inv.RequestID = k.id[:k.idLen]
+	inv.Body, inv.More = body, nil
+	inv.Env = &r.env
+	inv.Stdout = &r.out
+	r.log = logWriter{b, k}
+	inv.Stderr = &r.log
+	inv.Deadline = time.Time{}
+	inv.Cancel = &r.cancelIt
+	inv.Promote = nil
+}
+
+// promoteFunc returns what an executor calls when the function that it runs on
+// the loop's goroutine has used its slice: another goroutine becomes the loop.
+// One closure per call struct; the arguments of the moment lie in the call.
+func (r *run) promoteFunc(b *Back, c *conn, k *call, rest []byte) func() {
+	k.promoteConn, k.promoteRest = c, rest
+	if r.promote == nil {
+		r.promote = func() { b.promote(k) }
+	}
+	return r.promote
+}
+
+// promote runs on the loop's goroutine, inside a function's check. When it
+// returns, this goroutine owns the call and its scratch, and nothing else.
+func (b *Back) promote(k *call) {
+	b.counters.Promoted.Add(1)
+	c := k.promoteConn
+	c.in = append([]byte(nil), k.promoteRest...)
+	c.used = 0
+	c.phase = phaseRun
+	c.call = k
+	b.call = b.takeCall()
+	k.run.promoted = b.scratch
+	if n := len(b.scratches); n > 0 {
+		b.scratch = b.scratches[n-1]
+		b.scratches = b.scratches[:n-1]
+	} else {
+		b.scratch = newScratch()
+	}
+	_ = b.rearm(c)
+	go b.run()
+}
+
+// runBeside runs a call on a goroutine of its own. Its request's bytes lie in
+// c.in and stay there.
+func (b *Back) runBeside(c *conn, k *call, body []byte) {
+	c.phase = phaseRun
+	c.call = k
+	c.deadline = 0
+	f := k.run.function
+	b.prepare(k, body)
+	// A client that hangs up is noticed while the function runs.
+	if err := b.arm(c); err != nil {
+		b.log.Warn("a hang-up will not be noticed", "err", err)
+	}
+	if f.loaded == nil {
+		f.waiting = append(f.waiting, k)
+		b.load(f)
+		return
+	}
+	b.spawn(k)
+}
+
+func (b *Back) spawn(k *call) {
+	b.loading.Add(1)
+	go k.runBeside(b)
+}
+
+// runBeside is the goroutine of one invocation. Run waits for it.
+func (k *call) runBeside(b *Back) {
+	defer b.loading.Done()
+	k.run.result = k.run.function.loaded.Invoke(&k.run.inv)
+	b.finish(k)
+}
+
+// finish hands a call that ran beside the loop back to it. Once the loop has
+// stopped, the call is dropped: its connection is closed already.
+func (b *Back) finish(k *call) {
+	f := &b.finished
+	f.mu.Lock()
+	if !f.closed {
+		f.calls = append(f.calls, k)
+		if len(f.calls) == 1 {
+			// Under the lock: the descriptor is closed only after f is.
+			sys.EventfdSignal(b.wakefd)
+		}
+	}
+	f.mu.Unlock()
+}
+
+// finishAll answers the calls that came back.
+func (b *Back) finishAll() {
+	f := &b.finished
+	f.mu.Lock()
+	calls := f.calls
+	f.calls = f.spare[:0]
+	f.mu.Unlock()
+	for i, k := range calls {
+		calls[i] = nil
+		b.finishOne(k)
+	}
+	f.mu.Lock()
+	f.spare = calls[:0]
+	f.mu.Unlock()
+}
+
+func (b *Back) finishOne(k *call) {
+	c := k.conn
+	c.call = nil
+	b.leave(k)
+	if s := k.run.promoted; s != nil {
+		k.run.promoted = nil
+		if len(b.scratches) < scratchesFreeMax {
+			b.scratches = append(b.scratches, s)
+		}
+	}
+	if c.hungUp {
+		b.putCall(k)
+		b.end(c)
+		b.stopWhenEmpty()
+		return
+	}
+	c.phase = phaseHead
+	s := b.respond(c, k, c.in[c.used:])
+	b.putCall(k)
+	// Not on this stack: what comes next may want to be promoted, and more
+	// calls wait to be finished here.
+	inline := b.noInline
+	b.noInline = true
+	if err := b.proceed(c, s); err != nil {
+		panic("reactor: promoted where nothing may be")
+	}
+	b.noInline = inline
+	if b.draining {
+		b.stopWhenEmpty()
+	}
+}
+
+// leave takes the request out of the limits.
+func (b *Back) leave(k *call) {
+	failed := k.run.result.Reason != runtime.OK
+	b.board.Leave(b.cfg.Worker, k.fn.Cell)
+	cell := b.board.Cell(b.cfg.Worker, k.fn.Cell)
+	cell.AddRequests(1)
+	b.self.AddInflight(-1)
+	b.self.AddRequests(1)
+	if failed {
+		cell.AddErrors(1)
+		b.self.AddErrors(1)
+	}
+	b.running--
+	b.unhold(k)
+}
+
+// function returns the version of f's cell that new requests run.
+func (b *Back) function(f *route.Function) *function {
+	for int(f.Cell) >= len(b.functions) {
+		b.functions = append(b.functions, make([]*function, max(64, len(b.functions)))...)
+	}
+	have := b.functions[f.Cell]
+	if have == nil {
+		have = &function{route: f}
+		b.functions[f.Cell] = have
+	}
+	return have
+}
+
+// hold ties k to the version of its function that it runs; unhold, when it is
+// over, lets that version go.
+func (b *Back) hold(k *call) *function {
+	f := b.function(k.fn)
+	f.users++
+	k.run.function = f
+	return f
+}
+
+func (b *Back) unhold(k *call) {
+	f := k.run.function
+	k.run.function = nil
+	f.users--
+	if f.retired && f.users == 0 && !f.loading {
+		b.close(f)
+	}
+}
+
+// forget retires the version of a cell whose route has changed. Requests that
+// run on it finish on it.
+func (b *Back) forget(cell uint32) {
+	if int(cell) >= len(b.functions) {
+		return
+	}
+	f := b.functions[cell]
+	b.functions[cell] = nil
+	if f == nil {
+		return
+	}
+	f.retired = true
+	if f.users == 0 && !f.loading {
+		b.close(f)
+	}
+}
+
+func (b *Back) close(f *function) {
+	loaded := f.loaded
+	f.loaded = nil
+	if loaded != nil {
+		b.loading.Go(func() {
+			if err := loaded.Close(); err != nil {
+				b.log.Warn("close a retired function", "function", f.route.Name, "err", err)
+			}
+		})
+	}
+}
+
+// load makes f runnable, beside the loop, and then runs who waits for it.
+func (b *Back) load(f *function) {
+	if f.loading {
+		return
+	}
+	f.loading = true
+	b.loading.Go(func() {
+		loaded, err := b.cfg.Load(b.ctx, f.route)
+		if e := b.post(func() { b.onLoaded(f, loaded, err) }); e != nil && loaded != nil {
+			_ = loaded.Close()
+		}
+	})
+}
+
+func (b *Back) onLoaded(f *function, loaded runtime.Loaded, err error) {
+	f.loading = false
+	f.loaded = loaded
+	waiting := f.waiting
+	f.waiting = nil
+	if err != nil {
+		b.log.Error("function cannot be loaded", "function", f.route.Name, "err", err)
+	}
+	for _, k := range waiting {
+		if err != nil {
+			k.run.result = runtime.Result{Reason: loadReason(err), Detail: err.Error()}
+			b.finishOne(k)
+			continue
+		}
+		b.spawn(k)
+	}
+	if f.retired && f.users == 0 {
+		b.close(f)
+	}
+	if f.preload {
+		f.preload = false
+		b.preloading--
+		b.sayReady()
+	}
+}
+
+func loadReason(err error) runtime.Reason {
+	if errors.Is(err, runtime.ErrNotPrepared) {
+		return runtime.NotPrepared
+	}
+	return runtime.Unavailable
+}
+
+// Preload has f loaded before its first request. Called on the loop.
+func (b *Back) Preload(f *route.Function) {
+	have := b.function(f)
+	if have.loaded != nil || have.loading {
+		return
+	}
+	have.preload = true
+	b.preloading++
+	b.load(have)
+}
+
+func (b *Back) beginPosted(c *conn) {
+	inline := b.noInline
+	b.noInline = true
+	if err := b.begin(c); err != nil {
+		panic(fmt.Sprintf("reactor: promoted where nothing may be: %v", err))
+	}
+	b.noInline = inline
+}

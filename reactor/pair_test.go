@@ -1,0 +1,273 @@
+package reactor
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/netip"
+	"os"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"baton/internal/fd"
+	"baton/internal/testenv"
+	"baton/ipc"
+	"baton/route"
+	"baton/runtime"
+)
+
+func TestMain(m *testing.M) { os.Exit(testenv.Main(m)) }
+
+// fake is an executor of Go functions: what runs is what the handler of the
+// route's descriptor names.
+type fake struct {
+	run    func(inv *runtime.Invocation) runtime.Result
+	inline bool
+}
+
+func (f *fake) Invoke(inv *runtime.Invocation) runtime.Result { return f.run(inv) }
+func (f *fake) Inline() bool                                  { return f.inline }
+func (f *fake) Close() error                                  { return nil }
+
+func echo(inv *runtime.Invocation) runtime.Result {
+	if _, err := inv.Stdout.Write(inv.Body); err != nil {
+		return runtime.Result{Reason: runtime.OutputLimit}
+	}
+	return runtime.Result{}
+}
+
+// pair is a gateway's front and workers' backs in one process.
+type pair struct {
+	t     testing.TB
+	board *ipc.Board
+	front *Front
+	table *route.Published
+	mu    sync.Mutex
+	fakes map[string]*fake // by handler
+	backs []*backProcess
+	log   *slog.Logger
+
+	controls chan string
+	gone     chan int
+	applied  chan ipc.Applied
+}
+
+// backProcess stands for a worker process.
+type backProcess struct {
+	id   int
+	back *Back
+	done chan struct{}
+}
+
+func newPair(t testing.TB, loops, workers int) *pair {
+	t.Helper()
+	p := &pair{
+		t: t, table: new(route.Published), fakes: map[string]*fake{}, controls: make(chan string, 100),
+		gone: make(chan int, 100), applied: make(chan ipc.Applied, 100),
+	}
+	p.log = slog.New(slog.NewTextHandler(&testWriter{t: t}, nil))
+	var err error
+	if p.board, err = ipc.NewBoard(ipc.BoardOptions{Conns: 512, Workers: uint32(workers), Cells: 1024}); err != nil {
+		t.Fatal(err)
+	}
+	p.fakes["echo"] = &fake{run: echo, inline: true}
+	p.fakes["beside"] = &fake{run: echo}
+	p.publish(1, map[string]string{"ANY:/echo": "echo", "ANY:/beside": "beside"})
+	ready := make(chan int, workers)
+	p.front, err = NewFront(FrontConfig{
+		Listen: netip.MustParseAddrPort("127.0.0.1:0"), Loops: loops, Board: p.board, Table: p.table, ConnsMax: 256,
+		Control:   p.control,
+		OnReady:   func(worker int, _ uint64) { ready <- worker },
+		OnApplied: func(_ int, a ipc.Applied) { p.applied <- a },
+		OnTrouble: func(int, string) {},
+		OnGone:    func(worker int, _ error) { p.gone <- worker },
+		Logger:    p.log,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for id := range workers {
+		p.startBack(id)
+	}
+	for range workers {
+		p.front.WorkerReady(<-ready)
+	}
+	if err := p.front.Open(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(p.close)
+	return p
+}
+
+type testWriter struct{ t testing.TB }
+
+func (w *testWriter) Write(b []byte) (int, error) {
+	_, err := os.Stderr.WriteString("  " + string(b))
+	return len(b), err
+}
+
+func (p *pair) control(c *ControlConn) {
+	b, err := io.ReadAll(c)
+	p.controls <- fmt.Sprintf("%s %v", b, err)
+	_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 7\r\nConnection: close\r\n\r\ncontrol")
+}
+
+// publish makes a table in which each key runs the fake of that name.
+func (p *pair) publish(generation uint64, handlers map[string]string) {
+	p.t.Helper()
+	var rows []route.Row
+	for key, handler := range handlers {
+		rows = append(rows, route.Row{Key: key, Cell: uint32(len(rows)), Value: fmt.Sprintf(
+			`{"name":"f-%s","runtime":"wasm","module":"import/x.wasm","handler":"%s","max_body":1000000}`, handler, handler)})
+	}
+	table, bad := route.Build(generation, rows)
+	if len(bad) > 0 {
+		p.t.Fatal(bad)
+	}
+	p.table.Store(table)
+}
+
+func (p *pair) load(_ context.Context, f *route.Function) (runtime.Loaded, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	loaded := p.fakes[f.Descriptor().Handler]
+	if loaded == nil {
+		return nil, runtime.ErrNotPrepared
+	}
+	return loaded, nil
+}
+
+func (p *pair) startBack(id int) {
+	p.t.Helper()
+	channel := func() (fd.FD, fd.FD) {
+		a, b, err := ipc.NewChannel()
+		if err != nil {
+			p.t.Fatal(err)
+		}
+		return a, b
+	}
+	control, theirs := channel()
+	var ours, donations []fd.FD
+	for range p.front.Loops() + 1 {
+		a, b := channel()
+		ours, donations = append(ours, a), append(donations, b)
+	}
+	var table route.Published
+	empty, _ := route.Build(0, nil)
+	table.Store(empty)
+	p.board.Worker(id).SetPid(os.Getpid())
+	back, err := NewBack(BackConfig{
+		Worker: id, Board: p.board, Control: theirs, Donations: donations, Table: &table, Load: p.load,
+		Log: func(*route.Function, []byte, []byte) {}, OnChange: func(*route.Table) {}, Drain: time.Second, Logger: p.log,
+	})
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	b := &backProcess{id: id, back: back, done: make(chan struct{})}
+	p.backs = append(p.backs, b)
+	go func() {
+		back.Run()
+		close(b.done)
+	}()
+	if err := p.front.AttachWorker(id, control, ours); err != nil {
+		p.t.Fatal(err)
+	}
+	var changes []byte
+	for f := range p.table.Load().All {
+		changes = route.AppendChange(changes, route.Change{Op: route.OpPut, Row: f.Row()})
+	}
+	frame, err := ipc.TableDeltaFrame(ipc.TableDelta{From: 0, To: p.table.Load().Generation(), Payload: changes})
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	defer frame.Close()
+	if err := p.front.Send(id, frame); err != nil {
+		p.t.Fatal(err)
+	}
+}
+
+func (p *pair) addr() string { return p.front.Addr().String() }
+
+func (p *pair) close() {
+	_ = p.front.StopAccepting()
+	for _, b := range p.backs {
+		_ = p.front.Send(b.id, ipc.StopFrame())
+		<-b.done
+		p.front.WorkerLost(b.id, true)
+	}
+	if err := p.front.Close(); err != nil {
+		p.t.Error(err)
+	}
+	if n := p.front.open.Load(); n != 0 {
+		p.t.Errorf("%d connections are counted open after Close", n)
+	}
+	if err := p.board.Close(); err != nil {
+		p.t.Error(err)
+	}
+}
+
+func post(path, body string) string {
+	return fmt.Sprintf("POST %s HTTP/1.1\r\nHost: t\r\nContent-Length: %d\r\n\r\n%s", path, len(body), body)
+}
+
+func get(path string) string { return "GET " + path + " HTTP/1.1\r\nHost: t\r\n\r\n" }
+
+func want(t testing.TB, r testenv.Response, status int, part string) {
+	t.Helper()
+	if r.Status != status || !bytes.Contains(r.Body, []byte(part)) {
+		t.Fatalf("status %d, body %.200q; want %d with %q", r.Status, r.Body, status, part)
+	}
+}
+
+func TestPairServes(t *testing.T) {
+	t.Parallel()
+	for _, path := range []string{"/echo", "/beside"} {
+		t.Run(path, func(t *testing.T) {
+			t.Parallel()
+			p := newPair(t, 2, 2)
+			c := testenv.Dial(t, p.addr())
+			for i := range 5 {
+				c.Send(t, post(path, fmt.Sprintf(`{"n":%d}`, i)))
+				want(t, c.Response(t), 200, fmt.Sprintf(`{"n":%d}`, i))
+			}
+			c.Send(t, post(path, "[1]")+post(path, "[2]")+get("/nowhere")+post(path, "[3]"))
+			want(t, c.Response(t), 200, "[1]")
+			want(t, c.Response(t), 200, "[2]")
+			want(t, c.Response(t), 404, "route_not_found")
+			want(t, c.Response(t), 200, "[3]")
+			big := "[" + strings.Repeat("1,", 200_000) + "1]"
+			c.Send(t, post(path, big))
+			if r := c.Response(t); string(r.Body) != big {
+				t.Fatalf("%d of %d bytes came back", len(r.Body), len(big))
+			}
+			c.Send(t, get("/system/x")+"rest that is not read")
+			want(t, c.Response(t), 200, "control")
+			if got := <-p.controls; got != get("/system/x")+" <nil>" {
+				t.Errorf("the control plane saw %q", got)
+			}
+		})
+	}
+}
+
+func TestPairShortConnections(t *testing.T) {
+	t.Parallel()
+	p := newPair(t, 2, 2)
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			for i := range 50 {
+				r, err := testenv.Do(p.addr(), fmt.Sprintf("POST /echo HTTP/1.1\r\nHost: t\r\nConnection: close\r\nContent-Length: 4\r\n\r\n[%2d]", i))
+				if err != nil || r.Status != 200 {
+					t.Errorf("status %d, %v", r.Status, err)
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+	testenv.Until(t, "all slots are free", func() bool { return p.front.Stats().Retained == 0 })
+}

@@ -1,0 +1,153 @@
+package worker
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+
+	"fmt"
+
+	"log/slog"
+	"os"
+	"path/filepath"
+	"time"
+
+	"baton/internal/fd"
+	"baton/internal/sys"
+	"baton/ipc"
+	"baton/reactor"
+	"baton/route"
+	"baton/runtime"
+	"baton/runtime/wasm"
+)
+
+// ControlFD is the number of the one descriptor that a worker inherits, beside
+// standard input, output and error: its end of the control channel.
+const ControlFD = 3
+
+// helloTimeout bounds the wait for the gateway's first frame. The gateway
+// sends it before it starts the process.
+const helloTimeout = 10 * time.Second
+
+// preloadMax bounds the functions that are loaded before their first request.
+// A worker is ready without them; beyond it the first request loads.
+const preloadMax = 64
+
+// Config is what the gateway tells a worker in its Hello frame, as JSON.
+type Config struct {
+	Worker  int           `json:"worker"`           // its number: slot and cells of the board
+	Data    string        `json:"data"`             // the data directory, absolute
+	Drain   time.Duration `json:"drain"`            // how long running functions may go on once the gateway is gone
+	Metrics string        `json:"metrics"`          // path of the collector's datagram socket
+	Period  time.Duration `json:"period,omitempty"` // between two metrics; zero: periodDefault
+	Debug   bool          `json:"debug,omitempty"`
+}
+
+// Run is the worker process. It returns when the worker has drained or was
+// told to stop.
+func Run(log *slog.Logger) error {
+	if _, err := sys.RaiseNofile(); err != nil {
+		log.Warn("limit on open files", "err", err)
+	}
+	control := fd.New(ControlFD)
+	cfg, shared, donations, err := hello(control.Borrow())
+	if err != nil {
+		_ = control.Close()
+		return fmt.Errorf("start as a worker: %w (a worker is started by baton serve only)", err)
+	}
+	log = log.With("worker", cfg.Worker)
+	board, err := ipc.MapBoard(shared)
+	if err != nil {
+		return fmt.Errorf("map the board: %w", err)
+	}
+	defer func() { _ = board.Close() }()
+	logs, err := openLogs(filepath.Join(cfg.Data, "logs"), cfg.Worker)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = logs.Close() }()
+	executor, err := wasm.New(wasm.Options{CacheDir: filepath.Join(cfg.Data, "cache")})
+	if err != nil {
+		return fmt.Errorf("start the wasm engine: %w", err)
+	}
+	defer func() { _ = executor.Close() }()
+
+	var table route.Published
+	empty, _ := route.Build(0, nil)
+	table.Store(empty)
+	w := &worker{cfg: cfg, executor: executor}
+	w.back, err = reactor.NewBack(reactor.BackConfig{
+		Worker: cfg.Worker, Board: board, Control: control, Donations: donations, Table: &table,
+		Load: w.load, Log: logs.Write, OnChange: w.onChange, Drain: cfg.Drain, Logger: log,
+	})
+	if err != nil {
+		return fmt.Errorf("start the event loop: %w", err)
+	}
+	stop := startMetrics(cfg, board.Worker(cfg.Worker), log)
+	w.back.Run()
+	stop()
+	return nil
+}
+
+// hello waits for the gateway's first frame: its configuration, the board and
+// the donation sockets, which are the caller's.
+func hello(control int) (cfg Config, board fd.FD, donations []fd.FD, err error) {
+	if events, err := sys.Poll(control, sys.PollIn, helloTimeout); err != nil || events == 0 {
+		return cfg, board, nil, fmt.Errorf("wait for the gateway's first frame: %w", errors.Join(err, os.ErrDeadlineExceeded))
+	}
+	frame, err := ipc.NewFrameReader().Read(control)
+	if err != nil {
+		return cfg, board, nil, fmt.Errorf("read the gateway's first frame: %w", err)
+	}
+	defer frame.Close()
+	m, err := frame.Hello()
+	if err != nil {
+		return cfg, board, nil, err
+	}
+	if err := json.Unmarshal(m.Config, &cfg); err != nil {
+		_ = m.Board.Close()
+		for i := range m.Donations {
+			_ = m.Donations[i].Close()
+		}
+		return cfg, board, nil, fmt.Errorf("read the configuration: %w", err)
+	}
+	return cfg, m.Board, m.Donations, nil
+}
+
+type worker struct {
+	cfg      Config
+	back     *reactor.Back
+	executor runtime.Executor
+}
+
+// load makes a function runnable. Called beside the loop.
+func (w *worker) load(ctx context.Context, f *route.Function) (runtime.Loaded, error) {
+	d := f.Descriptor()
+	module, err := route.ResolveModule(w.cfg.Data, d.Module)
+	if err != nil {
+		return nil, err
+	}
+	kind, ok := kinds[d.Runtime]
+	if !ok {
+		return nil, fmt.Errorf("runtime %q is not supported by this version", d.Runtime)
+	}
+	return w.executor.Load(ctx, &runtime.Function{
+		ID: f.Cell, Name: d.Name, Kind: kind, Module: module, Handler: d.Handler, MemoryMB: d.MemoryMB,
+		Timeout: d.Timeout, Env: d.Env, Files: d.Files, Freeze: d.Freeze,
+	})
+}
+
+// kinds are the runtimes of a descriptor and the executor that runs each.
+var kinds = map[string]string{"wasm": "wasm", "go": "wasm", "rust": "wasm", "tinygo": "wasm"}
+
+// onChange runs on the loop after a table was published: what is new is loaded
+// before somebody waits for it.
+func (w *worker) onChange(t *route.Table) {
+	n := 0
+	for f := range t.All {
+		if n++; n > preloadMax {
+			return
+		}
+		w.back.Preload(f)
+	}
+}
