@@ -150,6 +150,9 @@ func Prepare(ctx context.Context, path, cacheDir string) (*Report, error) {
 		return nil, fmt.Errorf("read module: %w", err)
 	}
 	report := &Report{Module: hash(data), ModuleBytes: len(data)}
+	if err := validate(ctx, data); err != nil {
+		return nil, err
+	}
 	prepared, err := rewrite(data)
 	if err != nil {
 		return nil, err
@@ -217,6 +220,18 @@ func (e *RefusedError) Error() string { return "module refused: " + e.Reason.Err
 
 // Unwrap returns the reason.
 func (e *RefusedError) Unwrap() error { return e.Reason }
+
+// validate refuses what is not a valid module of WebAssembly 2.0. The prepare
+// pass accepts more; the interpreter's compiler validates without making native code.
+func validate(ctx context.Context, module []byte) error {
+	rt := wazero.NewRuntimeWithConfig(ctx, wazero.NewRuntimeConfigInterpreter().WithDebugInfoEnabled(false))
+	defer func() { _ = rt.Close(ctx) }()
+	compiled, err := rt.CompileModule(ctx, module)
+	if err != nil {
+		return &RefusedError{Reason: err}
+	}
+	return compiled.Close(ctx)
+}
 
 func compile(ctx context.Context, module []byte, dir string) error {
 	cache, err := wazero.NewCompilationCacheWithDir(dir)
