@@ -14,7 +14,8 @@ import (
 func newMetrics(registry *prometheus.Registry, s *Server) http.Handler {
 	registry.MustRegister(collector{s}, collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	return promhttp.HandlerFor(registry, promhttp.HandlerOpts{DisableCompression: true, MaxRequestsInFlight: 4})
+	return promhttp.HandlerFor(registry, promhttp.HandlerOpts{DisableCompression: true, MaxRequestsInFlight: 4,
+		ErrorHandling: promhttp.ContinueOnError})
 }
 
 // collector turns the backend's snapshots into metrics when they are asked for.
@@ -67,9 +68,6 @@ func (collector) Describe(chan<- *prometheus.Desc) {}
 // Collect implements prometheus.Collector.
 func (c collector) Collect(to chan<- prometheus.Metric) {
 	send := func(d *prometheus.Desc, kind prometheus.ValueType, v float64, labels ...string) {
-		for i := range labels {
-			labels[i] = strings.ToValidUTF8(labels[i], "?")
-		}
 		if m, err := prometheus.NewConstMetric(d, kind, v, labels...); err == nil {
 			to <- m
 		}
@@ -89,7 +87,7 @@ func (c collector) Collect(to chan<- prometheus.Metric) {
 	gauge(descQueued, float64(status.Queued))
 	events := map[string]uint64{} // one series per name, whatever the backend lists
 	for _, e := range status.Counters {
-		events[e.Name] += e.Value
+		events[label(e.Name)] += e.Value
 	}
 	for name, v := range events {
 		count(descEvents, v, name)
@@ -142,10 +140,11 @@ func (c collector) Collect(to chan<- prometheus.Metric) {
 			continue
 		}
 		inflight += f.Inflight
-		t := functions[f.Name]
+		name := label(f.Name)
+		t := functions[name]
 		if t == nil {
 			t = &sum{codes: map[int]uint64{}}
-			functions[f.Name] = t
+			functions[name] = t
 		}
 		t.invocations += f.Invocations
 		t.errors += f.Errors
@@ -165,6 +164,10 @@ func (c collector) Collect(to chan<- prometheus.Metric) {
 		}
 	}
 }
+
+// label makes a text one that may be a label's value. To be applied before sums:
+// two names that it makes equal are one series.
+func label(text string) string { return strings.ToValidUTF8(text, "?") }
 
 func number(b bool) float64 {
 	if b {
