@@ -454,9 +454,10 @@ func ResolveModule(dataDir, module string) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("resolve module: %w", err)
 	}
+	abs = strings.TrimSuffix(abs, "/")
 	rel := module
 	if strings.HasPrefix(module, "/") {
-		rest, inside := strings.CutPrefix(module, strings.TrimSuffix(abs, "/")+"/")
+		rest, inside := strings.CutPrefix(module, abs+"/")
 		if !inside {
 			return "", &FieldError{"module", "an artifact of this data directory or a file under its import folder", quote(module)}
 		}

@@ -320,3 +320,30 @@ func FunctionName(path []byte) (name, pathInfo []byte) {
 	}
 	return name, nil
 }
+
+// AppendDecoded appends v with its %XX decoded; false when a % is not followed
+// by two hexadecimal digits or the result would hold a NUL byte.
+func AppendDecoded(dst, v []byte) ([]byte, bool) {
+	for i := 0; i < len(v); i++ {
+		c := v[i]
+		if c == '%' {
+			if len(v) < i+3 || !isHex(v[i+1]) || !isHex(v[i+2]) {
+				return dst, false
+			}
+			c = unhex(v[i+1])<<4 | unhex(v[i+2])
+			i += 2
+		}
+		if c == 0 {
+			return dst, false
+		}
+		dst = append(dst, c)
+	}
+	return dst, true
+}
+
+func unhex(c byte) byte {
+	if c <= '9' {
+		return c - '0'
+	}
+	return c | 0x20 - 'a' + 10
+}

@@ -1,13 +1,13 @@
 package route
 
 import (
-	"bytes"
+	"encoding/binary"
 	"errors"
-	"maps"
-	"slices"
+	"fmt"
+	"hash/maphash"
+	"math/bits"
 	"strings"
 	"sync/atomic"
-	"time"
 )
 
 // Verdict is what a lookup found out.
@@ -37,6 +37,8 @@ type Match struct {
 	Allow                Methods // set when MethodNotAllowed
 	ParamCount           int     // set when Found
 	Params               [ParamsMax]Param
+
+	segments segments // scratch of one lookup: here, so that no lookup has to clear it
 }
 
 // Param is the value of the parameter called name; nil when there is none.
@@ -49,47 +51,26 @@ func (m *Match) Param(name string) []byte {
 	return nil
 }
 
-// Function is one route's function, as the table serves it. All its fields are
-// read-only. Its identity over time is Cell or Key, never its address.
-type Function struct {
-	Name        string
-	MaxBody     int64         // bytes of a request's body; 0: no body
-	Timeout     time.Duration // of one invocation
-	Cell        uint32        // Row.Cell
-	MaxInflight int32         // requests at a time; 0: no limit
+// ErrShadowed is in the RowError of a route that differs from another one of
+// the same method only in the names of its parameters. The lower key serves.
+// This one is kept, and serves when the lower one is gone.
+var ErrShadowed = errors.New("another key differs in parameter names only, and serves this path")
 
-	method Methods
-	path   string
-	d      *Descriptor
-}
+// shadowMax bounds the routes of one method that differ in parameter names
+// only: they meet in one leaf of the index. One more is a RowError.
+const shadowMax = 8
 
-// Key is the row's key; it allocates.
-func (f *Function) Key() string { return f.method.String() + ":" + f.path }
-
-// Method is the key's method: one of the constants.
-func (f *Function) Method() Methods { return f.method }
-
-// Path is the key's path, parameters as written.
-func (f *Function) Path() string { return f.path }
-
-// Descriptor is a new copy of what the row says, the caller's to keep. Method
-// and Path are those of the key.
-func (f *Function) Descriptor() *Descriptor { d := *f.d; return &d }
-
-// Row is a row that means the same as the one that f came from: its key and
-// cell, and the descriptor in the form of AppendJSON.
-func (f *Function) Row() Row {
-	return Row{f.Key(), string(f.d.AppendJSON(nil)), f.Cell}
-}
-
-// ErrShadowed is in the RowError of a route that differs from another one only
-// in the names of its parameters: the other, lower key serves.
-var ErrShadowed = errors.New("route: another key differs only in parameter names and serves this path")
-
-// Table is the route table of one generation. It is immutable.
+// Table is the route table of one generation. It is immutable; any number of
+// goroutines may read it.
 type Table struct {
 	generation uint64
-	all        map[string]*Function
+	seed       maphash.Seed
+	secret     uint64 // of the seed: the start of each shape's hash
+
+	plain    index[Function] // routes without parameters, by path
+	patterns index[Function] // routes with parameters, by shape and plain segments
+	shapes   shapes          // of patterns
+	names    names
 }
 
 // Published is where readers find the newest table: nil until the first one is
@@ -104,83 +85,100 @@ func Build(generation uint64, rows []Row) (*Table, []RowError) {
 }
 
 // Rebuild makes a table of exactly rows, as Build does, but a wrong row whose
-// key t serves keeps t's version.
+// key t serves keeps t's version of that route.
 func (t *Table) Rebuild(generation uint64, rows []Row) (*Table, []RowError) {
-	next := &Table{generation, make(map[string]*Function)}
-	var errs []RowError
+	e := newEdit(newTable(generation), len(rows))
 	for _, r := range rows {
-		f, err := newFunction(r)
-		if err != nil {
-			errs = append(errs, RowError{r.Key, err})
-			if f = t.all[r.Key]; f == nil || next.all[r.Key] != nil {
-				continue
+		if !e.put(r) && t.Len() > 0 && e.find(r.Key) == nil {
+			if f := t.Get(r.Key); f != nil {
+				e.set(r.Key, f)
 			}
 		}
-		next.all[r.Key] = f
 	}
-	return next, errs
+	return e.table(generation)
 }
 
 // Apply makes the table that follows t when changes happen in their order. t
 // itself stays as it is, and what did not change is shared between the two. A
-// wrong row changes nothing and is reported; deleting what is not there is no
-// error.
+// wrong row changes nothing and is reported, in the order of changes; deleting
+// what is not there is no error. changes are not kept.
 func (t *Table) Apply(generation uint64, changes []Change) (*Table, []RowError) {
-	next := &Table{generation, maps.Clone(t.all)}
-	var errs []RowError
+	if len(t.plain.cells)+len(t.patterns.cells) == 0 {
+		t = newTable(generation)
+	}
+	e := newEdit(t, len(changes))
 	for _, c := range changes {
 		if c.Op == OpDelete {
-			delete(next.all, c.Row.Key)
-			continue
+			e.set(c.Row.Key, nil)
+		} else {
+			e.put(c.Row)
 		}
-		f, err := newFunction(c.Row)
-		if err != nil {
-			errs = append(errs, RowError{c.Row.Key, err})
-			continue
-		}
-		next.all[c.Row.Key] = f
 	}
-	return next, errs
+	return e.table(generation)
 }
 
-func newFunction(r Row) (*Function, error) {
-	d, err := ParseRow(r.Key, r.Value)
-	if err != nil {
-		return nil, err
-	}
-	return &Function{d.Name, d.MaxBody, d.Timeout, r.Cell, int32(d.MaxInflight), methodNumber(d.Method), d.Path, d}, nil
+func newTable(generation uint64) *Table {
+	seed := maphash.MakeSeed()
+	return &Table{generation: generation, seed: seed, secret: maphash.String(seed, "shape")}
 }
 
 // Generation is the number that the table was made with.
 func (t *Table) Generation() uint64 { return t.generation }
 
 // Len is the number of routes.
-func (t *Table) Len() int { return len(t.all) }
+func (t *Table) Len() int { return t.plain.n + t.patterns.n }
 
-// Get is the route of that key, or nil.
-func (t *Table) Get(key string) *Function { return t.all[key] }
+// Get is the route of exactly that key, or nil.
+func (t *Table) Get(key string) *Function {
+	if t.Len() == 0 {
+		return nil
+	}
+	method, path, _ := strings.Cut(key, ":")
+	for f := range seq(t.of(path)) {
+		if f.method.String() == method && f.Path() == path {
+			return f
+		}
+	}
+	return nil
+}
+
+// of is the index that has path, and the hash there.
+func (t *Table) of(path string) (*index[Function], uint64) {
+	if kinds := shapeOf(path); kinds != "" {
+		return &t.patterns, t.hashPattern(path, kinds)
+	}
+	return &t.plain, maphash.String(t.seed, path)
+}
+
+func (t *Table) hashPattern(path, kinds string) uint64 {
+	var s segments
+	s.cut(t.seed, []byte(path))
+	return s.hashShape(t.secret, kinds)
+}
 
 // ByName is the function that /function/<name> calls, with any method; nil
-// when no row has that name. Of several rows the one with the lowest path
-// counts, then the lowest key.
+// when no row has that name. Of several rows the one with the lowest key
+// counts.
 //
 // Hot: allocates nothing.
 func (t *Table) ByName(name []byte) *Function {
-	var best *Function
-	for _, f := range t.all {
-		if f.Name == string(name) && (best == nil || less(f, best)) {
-			best = f
+	if t.names.heads.n == 0 {
+		return nil
+	}
+	for f := range seq(&t.names.heads, maphash.Bytes(t.seed, name)) {
+		if f.Name == string(name) {
+			return f
 		}
 	}
-	return best
+	return nil
 }
 
 // All goes over every route, in no order.
 func (t *Table) All(yield func(*Function) bool) {
-	for _, f := range t.all {
-		if !yield(f) {
-			return
-		}
+	more := true
+	one := func(f *Function) bool { more = yield(f); return more }
+	if t.plain.all(one); more {
+		t.patterns.all(one)
 	}
 }
 
@@ -192,57 +190,55 @@ func (t *Table) All(yield func(*Function) bool) {
 func (t *Table) Lookup(m *Match, method, path []byte) Verdict {
 	want := requestMethod(method)
 	m.Function, m.Allow, m.ParamCount = nil, 0, 0
-	for _, f := range t.all {
-		if !fits(f.path, path) {
-			continue
-		}
-		m.Allow |= f.method
-		if rank(want, f.method) == 0 {
-			continue
-		}
-		if b := m.Function; b == nil || specific(f.path, b.path) < 0 || specific(f.path, b.path) == 0 &&
-			(rank(want, f.method) > rank(want, b.method) || f.method == b.method && f.path < b.path) {
-			m.Function = f
+	if t.plain.n > 0 {
+		h := maphash.Bytes(t.seed, path)
+		tag := tagOf(h)
+		c := t.plain.leaf(h)
+		g := firstGroup(h, len(c.groups))
+		for range c.groups {
+			group := &c.groups[g]
+			for marks := candidates(group.tags, tag); marks != 0; marks &= marks - 1 {
+				slot := bits.TrailingZeros64(marks) >> 3
+				key := c.keys[int(group.keys[slot])*keyUnit:]
+				if len(path) != int(binary.LittleEndian.Uint16(key)) || string(key[keyHead:keyHead+len(path)]) != string(path) {
+					continue
+				}
+				f := c.elements[int(group.first)+slot]
+				if Methods(binary.LittleEndian.Uint16(key[2:])) == want {
+					m.Function, m.ScriptName, m.PathInfo = f, path, nil
+					return Found
+				}
+				m.consider(f, want)
+			}
+			if group.tags&tagPassed == 0 {
+				break
+			}
+			if g++; g == len(c.groups) {
+				g = 0
+			}
 		}
 	}
-	if m.Function == nil {
-		if m.Allow != 0 {
-			return MethodNotAllowed
-		}
-		return NotFound
+	if m.Function != nil {
+		m.ScriptName, m.PathInfo = path, nil
+		return Found
 	}
-	m.capture(path)
-	return Found
+	if len(t.shapes) > 0 {
+		return t.lookupPattern(m, want, path)
+	}
+	return m.refusal()
 }
 
-// capture fills in what m.Function's path took of path.
-func (m *Match) capture(path []byte) {
-	m.ScriptName, m.PathInfo = path, nil
-	pattern, rest := m.Function.path[1:], path[1:]
-	for {
-		seg, patternRest, more := strings.Cut(pattern, "/")
-		name, kind := parameter(seg)
-		if kind == segmentRest {
-			m.Params[m.ParamCount] = Param{name, rest}
-			m.ParamCount++
-			at := len(path) - len(rest) - 1
-			m.ScriptName, m.PathInfo = path[:at], path[at:]
-			return
-		}
-		value, after, _ := bytes.Cut(rest, []byte("/"))
-		if kind == segmentParam {
-			m.Params[m.ParamCount] = Param{name, value}
-			m.ParamCount++
-		}
-		if !more {
-			return
-		}
-		pattern, rest = patternRest, after
+// consider takes f when it serves the method better than what m has: they are
+// routes of one path.
+func (m *Match) consider(f *Function, want Methods) {
+	m.Allow |= f.method
+	r := rank(want, f.method)
+	if r == 0 {
+		return
 	}
-}
-
-func less(a, b *Function) bool {
-	return a.path < b.path || a.path == b.path && a.method < b.method
+	if b := m.Function; b == nil || rank(want, b.method) < r || b.method == f.method && f.Path() < b.Path() {
+		m.Function = f
+	}
 }
 
 // rank orders the routes of one path for a request's method; 0: not at all.
@@ -258,62 +254,193 @@ func rank(want, m Methods) int {
 	return 0
 }
 
-func fits(pattern string, path []byte) bool {
+func (m *Match) refusal() Verdict {
+	if m.Allow != 0 {
+		return MethodNotAllowed
+	}
+	return NotFound
+}
+
+func (t *Table) lookupPattern(m *Match, want Methods, path []byte) Verdict {
 	if len(path) == 0 || path[0] != '/' {
+		return m.refusal()
+	}
+	s := &m.segments
+	s.cut(t.seed, path)
+	for i := range t.shapes {
+		shape := &t.shapes[i]
+		if !s.fits(shape) {
+			continue
+		}
+		for f := range seq(&t.patterns, s.hashShape(t.secret, shape.kinds)) {
+			if samePath(f.Path(), shape.kinds, path) {
+				m.consider(f, want)
+			}
+		}
+		if m.Function != nil {
+			m.capture(path)
+			return Found
+		}
+	}
+	return m.refusal()
+}
+
+// capture fills in what m.Function's path takes of path.
+func (m *Match) capture(path []byte) {
+	m.ScriptName, m.PathInfo = path, nil
+	pattern := m.Function.Path()
+	for i, j := 1, 1; i <= len(pattern); {
+		end, after := segmentEnd(pattern, i), segmentEnd(path, j)
+		if i < end && pattern[i] == '{' {
+			p := &m.Params[m.ParamCount]
+			m.ParamCount++
+			p.Name, p.Value = pattern[i+1:end-1], path[j:after]
+			if rest, ok := strings.CutSuffix(p.Name, "..."); ok {
+				p.Name, p.Value = rest, path[j:]
+				m.ScriptName, m.PathInfo = path[:j-1], path[j-1:]
+				return
+			}
+		}
+		i, j = end+1, after+1
+	}
+}
+
+// edit is a table in the making: what happens to each key, on top of base.
+type edit struct {
+	base    *Table
+	changed map[string]*replacement
+	grown   map[uint64]int // by how much a method's routes of one shape's hash are more than in base
+	errs    []RowError
+}
+
+type replacement struct{ old, new *Function }
+
+func newEdit(base *Table, n int) *edit {
+	return &edit{base: base, changed: make(map[string]*replacement, n), grown: make(map[uint64]int)}
+}
+
+// find is the route of that key as it is by now.
+func (e *edit) find(key string) *Function {
+	if c := e.changed[key]; c != nil {
+		return c.new
+	}
+	return e.base.Get(key)
+}
+
+// put makes r the route of its key; false when r is wrong.
+func (e *edit) put(r Row) bool {
+	f, err := newFunction(r)
+	if err == nil {
+		err = e.set(r.Key, f)
+	}
+	if err != nil {
+		e.errs = append(e.errs, RowError{r.Key, err})
 		return false
 	}
-	p, r := strings.Split(pattern[1:], "/"), bytes.Split(path[1:], []byte("/"))
-	for i, seg := range p {
-		_, kind := parameter(seg)
-		switch {
-		case kind == segmentRest:
-			return i < len(r) && !slices.ContainsFunc(r[i:], dots)
-		case i == len(r):
-			return false
-		case kind == segmentParam && (len(r[i]) == 0 || dots(r[i])):
-			return false
-		case kind == segmentStatic && seg != string(r[i]):
-			return false
-		}
-	}
-	return len(p) == len(r)
+	return true
 }
 
-func specific(a, b string) int {
-	x, y := strings.Split(a[1:], "/"), strings.Split(b[1:], "/")
-	for i := range min(len(x), len(y)) {
-		_, k := parameter(x[i])
-		_, l := parameter(y[i])
-		if k != l {
-			return int(k) - int(l)
-		}
+// set makes f the route of key, or none when f is nil.
+func (e *edit) set(key string, f *Function) error {
+	c := e.changed[key]
+	now := e.find(key)
+	if f == now {
+		return nil
 	}
-	return 0
-}
-
-// AppendDecoded appends v with its %XX decoded; false when a % is not followed
-// by two hexadecimal digits or the result would hold a NUL byte.
-func AppendDecoded(dst, v []byte) ([]byte, bool) {
-	for i := 0; i < len(v); i++ {
-		c := v[i]
-		if c == '%' {
-			if len(v) < i+3 || !isHex(v[i+1]) || !isHex(v[i+2]) {
-				return dst, false
+	if (f == nil) != (now == nil) {
+		one := f
+		if f == nil {
+			one = now
+		}
+		if kinds := shapeOf(one.Path()); kinds != "" {
+			h := e.base.hashPattern(one.Path(), kinds) ^ uint64(one.method)
+			if f == nil {
+				e.grown[h]--
+			} else if e.meet(h^uint64(f.method), f.method)+e.grown[h] >= shadowMax {
+				return fmt.Errorf("%d routes differ from this one in parameter names only; that is the most", shadowMax)
+			} else {
+				e.grown[h]++
 			}
-			c = unhex(v[i+1])<<4 | unhex(v[i+2])
-			i += 2
 		}
-		if c == 0 {
-			return dst, false
-		}
-		dst = append(dst, c)
 	}
-	return dst, true
+	if c == nil {
+		c = &replacement{old: now}
+		e.changed[key] = c
+	}
+	c.new = f
+	return nil
 }
 
-func unhex(c byte) byte {
-	if c <= '9' {
-		return c - '0'
+// meet counts the method's routes in base that have a shape's hash, or nearly.
+func (e *edit) meet(h uint64, method Methods) int {
+	n := 0
+	for f := range seq(&e.base.patterns, h) {
+		if f.method == method {
+			n++
+		}
 	}
-	return c | 0x20 - 'a' + 10
+	return n
+}
+
+// table is the end of the edit.
+func (e *edit) table(generation uint64) (*Table, []RowError) {
+	t := *e.base
+	t.generation = generation
+	var plain, patterns []swap[Function]
+	names := make(map[string]*nameChange, len(e.changed))
+	name := func(f *Function) *nameChange {
+		c := names[f.Name]
+		if c == nil {
+			c = new(nameChange)
+			names[f.Name] = c
+		}
+		return c
+	}
+	for key, c := range e.changed {
+		if c.old == c.new {
+			continue
+		}
+		_, path, _ := strings.Cut(key, ":")
+		if kinds := shapeOf(path); kinds == "" {
+			plain = append(plain, swap[Function]{maphash.String(t.seed, path), c.old, c.new})
+		} else {
+			patterns = append(patterns, swap[Function]{t.hashPattern(path, kinds), c.old, c.new})
+		}
+		if c.old != nil {
+			n := name(c.old)
+			n.gone = append(n.gone, c.old)
+		}
+		if c.new != nil {
+			n := name(c.new)
+			n.come = append(n.come, c.new)
+		}
+	}
+	t.shapes = t.shapes.apply(patterns)
+	t.plain = t.plain.apply(plain, described[Function]{
+		hash: func(f *Function) uint64 { return maphash.String(t.seed, f.Path()) },
+		key:  func(f *Function) (string, uint16) { return f.Path(), uint16(f.method) },
+	})
+	t.patterns = t.patterns.apply(patterns, described[Function]{
+		hash: func(f *Function) uint64 { return t.hashPattern(f.Path(), shapeOf(f.Path())) },
+		key:  func(*Function) (string, uint16) { return "", 0 },
+	})
+	t.names = t.names.apply(names, func(name string) uint64 { return maphash.String(t.seed, name) })
+	return &t, append(e.errs, t.shadowed(patterns)...)
+}
+
+// shadowed reports the new routes that another one, of a lower key, hides.
+func (t *Table) shadowed(swaps []swap[Function]) []RowError {
+	var errs []RowError
+	for _, s := range swaps {
+		if s.new == nil {
+			continue
+		}
+		for f := range seq(&t.patterns, s.hash) {
+			if f.method == s.new.method && f.Path() < s.new.Path() && sameRoute(f.Path(), s.new.Path()) {
+				errs = append(errs, RowError{s.new.Key(), fmt.Errorf("%w: %s", ErrShadowed, f.Key())})
+				break
+			}
+		}
+	}
+	return errs
 }

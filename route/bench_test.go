@@ -1,0 +1,128 @@
+package route
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"runtime"
+	"testing"
+)
+
+// A route as a deploy writes it: the uuid is the function's id. The numbers
+// are mixed so that neighbours have nothing in common.
+func benchID(i int) string {
+	x := uint64(i+1) * 0x9e3779b97f4a7c15
+	x ^= x >> 29
+	y := x * 0xbf58476d1ce4e5b9
+	return fmt.Sprintf("%08x-%04x-4%03x-a%03x-%012x", uint32(x>>32), uint16(x>>16), x&0xfff, y>>52, y&0xffffffffffff)
+}
+
+func benchRow(i int) Row {
+	id := benchID(i)
+	return Row{
+		Key: "POST:/api/" + id,
+		Value: fmt.Sprintf(`{"name":"function-%d","runtime":"wasm","module":"functions/%s/1/module.wasm","handler":"handle","memory":128,"timeout":5,"method":"POST"}`,
+			i, id),
+		Cell: uint32(i),
+	}
+}
+
+func benchRows(n int) []Row {
+	rows := make([]Row, n)
+	for i := range rows {
+		rows[i] = benchRow(i)
+	}
+	return rows
+}
+
+func benchTable(tb testing.TB, n int) *Table {
+	t, errs := Build(1, benchRows(n))
+	if len(errs) > 0 {
+		tb.Fatal(errs[0])
+	}
+	runtime.GC()
+	return t
+}
+
+const benchPathLen = len("/api/") + 36
+
+// benchPaths are the paths from..to-1, at least 64Ki of them, shuffled, one
+// after the other: read in this order they cost next to no cache misses of
+// their own.
+func benchPaths(from, to int) []byte {
+	var paths []byte
+	for len(paths) < 1<<16*benchPathLen {
+		for _, i := range rand.New(rand.NewPCG(1, 2)).Perm(to - from) {
+			paths = append(append(paths, "/api/"...), benchID(from+i)...)
+		}
+	}
+	return paths
+}
+
+func BenchmarkLookup(b *testing.B) {
+	for _, n := range []int{100, 1000, 10_000, 100_000, 1_000_000} {
+		b.Run(fmt.Sprintf("routes=%d", n), func(b *testing.B) {
+			t := benchTable(b, n)
+			for _, c := range []struct {
+				name     string
+				from, to int
+				verdict  Verdict
+			}{{"hit", 0, n, Found}, {"miss", n, 2 * n, NotFound}} {
+				paths := benchPaths(c.from, c.to)
+				b.Run(c.name, func(b *testing.B) {
+					var m Match
+					at, method := 0, []byte("POST")
+					b.ReportAllocs()
+					for b.Loop() {
+						if t.Lookup(&m, method, paths[at:at+benchPathLen]) != c.verdict {
+							b.Fatal(c.verdict)
+						}
+						if at += benchPathLen; at == len(paths) {
+							at = 0
+						}
+					}
+				})
+			}
+		})
+	}
+}
+
+// BenchmarkPublish: one change into a table of that many routes.
+func BenchmarkPublish(b *testing.B) {
+	for _, n := range []int{1000, 100_000, 1_000_000} {
+		b.Run(fmt.Sprintf("routes=%d", n), func(b *testing.B) {
+			t := benchTable(b, n)
+			i := 0
+			for b.Loop() {
+				i++
+				next, errs := t.Apply(uint64(i), []Change{{OpPut, benchRow(n + i)}, {OpDelete, Row{Key: benchRow(i % n).Key}}}[i%2:][:1])
+				if len(errs) > 0 {
+					b.Fatal(errs)
+				}
+				t = next
+			}
+		})
+	}
+}
+
+// BenchmarkHeap reports the bytes of heap per route, key and descriptor
+// included, once the rows are gone.
+func BenchmarkHeap(b *testing.B) {
+	for _, n := range []int{1000, 100_000, 1_000_000} {
+		b.Run(fmt.Sprintf("routes=%d", n), func(b *testing.B) {
+			var before, after runtime.MemStats
+			for b.Loop() {
+				runtime.GC()
+				runtime.ReadMemStats(&before)
+				t, errs := Build(1, benchRows(n))
+				if len(errs) > 0 {
+					b.Fatal(errs)
+				}
+				runtime.GC()
+				runtime.GC()
+				runtime.ReadMemStats(&after)
+				runtime.KeepAlive(t)
+			}
+			b.ReportMetric(float64(after.HeapAlloc-before.HeapAlloc)/float64(n), "B/route")
+		})
+	}
+}
