@@ -57,13 +57,14 @@ func (c *commands) run(args []string) int {
 	if err == nil {
 		return exitOK
 	}
-	fmt.Fprintf(c.err, "baton: %v\n", err)
 	var exit *exitError
 	var usage usageError
-	switch {
-	case errors.As(err, &exit):
+	if errors.As(err, &exit) {
+		fmt.Fprintln(c.err, err) // for the process that started this one
 		return exit.code
-	case errors.As(err, &usage):
+	}
+	fmt.Fprintf(c.err, "baton: %v\n", err)
+	if errors.As(err, &usage) {
 		fmt.Fprintf(c.err, "`%s --help` shows how it is used.\n", called.CommandPath())
 		return exitUsage
 	}
