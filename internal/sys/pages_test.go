@@ -1,0 +1,75 @@
+package sys
+
+import (
+	"slices"
+	"testing"
+)
+
+func TestPrivatePagesAreThoseThatWereWritten(t *testing.T) {
+	t.Parallel()
+	const pages = 700
+	fd, err := MemfdCreate("test", pages*PageSize)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer CloseRaw(fd)
+	if err := WriteAt(fd, []byte("first"), 0); err != nil {
+		t.Fatal(err)
+	}
+	all, err := MmapReserve((pages + 100) * PageSize)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = Munmap(all) }()
+	if err := MmapOver(all[:pages*PageSize], fd); err != nil {
+		t.Fatal(err)
+	}
+	PopulateRead(all[:pages*PageSize])
+	pm, err := OpenPagemap()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer pm.Close()
+	for _, scan := range []bool{true, false} {
+		if scan && !pm.scan {
+			continue
+		}
+		look := &Pagemap{fd: pm.fd, scan: scan}
+		if got, err := look.Private(all, nil); err != nil || len(got) != 0 {
+			t.Errorf("scan %t, fresh: %v %v", scan, got, err)
+		}
+	}
+	before := Faults()
+	var want []PageRange
+	write := func(page int) {
+		all[page*PageSize+17]++
+		want = appendRange(want, PageRange{page * PageSize, (page + 1) * PageSize})
+	}
+	write(0)
+	write(1)
+	for page := 5; page < pages; page += 2 {
+		write(page)
+	}
+	write(pages + 50) // behind the file
+	if Faults()-before < uint64(len(want)) {
+		t.Errorf("%d faults for %d ranges", Faults()-before, len(want))
+	}
+	for _, scan := range []bool{true, false} {
+		if scan && !pm.scan {
+			continue
+		}
+		look := &Pagemap{fd: pm.fd, scan: scan}
+		if got, err := look.Private(all, nil); err != nil || !slices.Equal(got, want) {
+			t.Errorf("scan %t: %d ranges, want %d (%v)", scan, len(got), len(want), err)
+		}
+	}
+	if string(all[:5]) != "first" {
+		t.Errorf("file reads %q", all[:5])
+	}
+	if err := Discard(all); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := pm.Private(all, nil); err != nil || len(got) != 0 || all[17] != 0 || all[(pages+50)*PageSize+17] != 0 {
+		t.Errorf("discarded: %v %v", got, err)
+	}
+}
