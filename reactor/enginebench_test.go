@@ -658,7 +658,7 @@ type benchResult struct {
 }
 
 // BenchmarkEngineOrPoller prints, per way, the median of the rounds, and of the
-// ratios to the engine within each round, with their spread.
+// ratios to the engine within each round, with their quartiles.
 func BenchmarkEngineOrPoller(b *testing.B) {
 	testenv.Need(b, "wrk")
 	for _, mode := range []struct {
@@ -707,8 +707,10 @@ func benchMedian(v []float64) float64 {
 	return (v[len(v)/2] + v[(len(v)-1)/2]) / 2
 }
 
+// benchSpread is the median, with the first and the third quartile.
 func benchSpread(v []float64, digits int) string {
-	return fmt.Sprintf("%.*f (%.*f to %.*f)", digits, benchMedian(v), digits, slices.Min(v), digits, slices.Max(v))
+	v = slices.Sorted(slices.Values(v))
+	return fmt.Sprintf("%.*f (%.*f to %.*f)", digits, benchMedian(v), digits, v[len(v)/4], digits, v[(3*len(v)-1)/4])
 }
 
 var (
