@@ -61,7 +61,8 @@ type BoardOptions struct {
 // another. A page costs memory once it was touched.
 //
 // The methods may be called by any goroutine of any process that has mapped the
-// board, as the words themselves say; after Close, none.
+// board, as the words themselves say; after Close, none. What the words order is
+// ordered, but the race detector does not know it: it sees only Go's own memory.
 type Board struct {
 	// Immutable after NewBoard or MapBoard. The counts are our own copy: the
 	// header can be overwritten by any worker and is never read again.

@@ -1,15 +1,60 @@
 package ipc_test
 
 import (
+	"fmt"
 	"os"
+	"os/exec"
 	"testing"
 
 	"baton/internal/fd"
+	"baton/internal/sys"
 	"baton/internal/testenv"
 	"baton/ipc"
 )
 
-func TestMain(m *testing.M) { os.Exit(testenv.Main(m)) }
+// childName is set in the environment of this test binary when a test has
+// started it once more, and says which of children to be.
+const childName = "BATON_IPC_TEST_CHILD"
+
+// children are the other processes of the tests. What they print is what the
+// test looks at; an error makes them fail. Descriptors that the test passes
+// begin at 3.
+var children = map[string]func() error{
+	"adopt-few":   childAdoptFew,
+	"hello-few":   childHelloFew,
+	"too-many":    childTooMany,
+	"serve":       childServe,
+	"enter-leave": childEnterLeave,
+	"hold":        childHold,
+}
+
+func TestMain(m *testing.M) {
+	if name := os.Getenv(childName); name != "" {
+		if err := children[name](); err != nil {
+			fmt.Println(err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	os.Exit(testenv.Main(m))
+}
+
+// again prepares this test binary as the child called name, with descriptors.
+func again(t testing.TB, name string, fds ...int) *exec.Cmd {
+	t.Helper()
+	c := exec.Command(os.Args[0])
+	c.Env = append(os.Environ(), childName+"="+name)
+	for _, n := range fds {
+		d, err := sys.Dup(n)
+		if err != nil {
+			t.Fatal(err)
+		}
+		f := os.NewFile(uintptr(d), "passed")
+		t.Cleanup(func() { f.Close() })
+		c.ExtraFiles = append(c.ExtraFiles, f)
+	}
+	return c
+}
 
 // channel makes a pair whose ends are closed with the test.
 func channel(t testing.TB) (a, b int) {
@@ -31,4 +76,33 @@ func closeLater(t testing.TB, f *fd.FD) {
 			}
 		}
 	})
+}
+
+// watched returns a descriptor to pass and a function that says whether every
+// copy of it, in whatever process, is closed. The descriptor is the caller's to
+// close.
+func watched(t testing.TB) (n int, gone func() bool) {
+	t.Helper()
+	a, b, err := sys.Socketpair()
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := fd.New(a)
+	closeLater(t, &f)
+	return b, func() bool {
+		happened, err := sys.Poll(a, sys.PollIn, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return happened&sys.PollHup != 0
+	}
+}
+
+func expectGone(t testing.TB, gone ...func() bool) {
+	t.Helper()
+	for i, f := range gone {
+		if !f() {
+			t.Errorf("descriptor %d is still open somewhere", i)
+		}
+	}
 }

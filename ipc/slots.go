@@ -156,7 +156,7 @@ type WorkerSample struct {
 	// Score and its parts, 0 (idle) to 100.
 	Score, CPU, Memory, IO float64
 	Millis                 int64 // when, in milliseconds of the clock that the setter uses
-	Status                 uint32
+	Status                 MetricsStatus
 }
 
 // SetSample publishes a sample. By one goroutine of the gateway.
@@ -166,7 +166,7 @@ func (s *WorkerSlot) SetSample(m WorkerSample) {
 	s.memory.Store(math.Float64bits(m.Memory))
 	s.io.Store(math.Float64bits(m.IO))
 	s.sampleMillis.Store(m.Millis)
-	s.status.Store(m.Status)
+	s.status.Store(uint32(m.Status))
 	s.samples.Add(1)
 }
 
@@ -176,7 +176,7 @@ func (s *WorkerSlot) Sample() WorkerSample {
 	return WorkerSample{
 		Number: s.samples.Load(), Score: math.Float64frombits(s.score.Load()), CPU: math.Float64frombits(s.cpu.Load()),
 		Memory: math.Float64frombits(s.memory.Load()), IO: math.Float64frombits(s.io.Load()),
-		Millis: s.sampleMillis.Load(), Status: s.status.Load(),
+		Millis: s.sampleMillis.Load(), Status: MetricsStatus(s.status.Load()),
 	}
 }
 
