@@ -69,7 +69,7 @@ func (s *Server) resources() map[string]resource {
 		"/system/functions": {{"GET", rightToken, s.getFunctions}},
 		"/system/workers":   {{"GET", rightToken, s.getWorkers}},
 		"/system/status":    {{"GET", rightToken, s.getStatus}},
-		"/system/session":   {{"POST", rightToken, s.postSession}, {"DELETE", rightToken, s.deleteSession}},
+		"/system/session":   {{"GET", rightAnyone, s.getSession}, {"POST", rightToken, s.postSession}, {"DELETE", rightToken, s.deleteSession}},
 		"/system/stop":      {{"POST", rightAdmin, s.postStop}},
 	}
 }
@@ -341,6 +341,14 @@ func (s *Server) getMetrics(ctx *fasthttp.RequestCtx) {
 func (s *Server) postStop(ctx *fasthttp.RequestCtx) {
 	s.backend.Stop()
 	s.reply(ctx, fasthttp.StatusAccepted, map[string]string{"status": "stopping"})
+}
+
+// getSession says whether the browser is signed in. It exists so that the page
+// can ask without an error in the browser's console.
+func (s *Server) getSession(ctx *fasthttp.RequestCtx) {
+	s.reply(ctx, fasthttp.StatusOK, map[string]bool{
+		"signedIn": s.sessions.valid(string(ctx.Request.Header.Cookie(sessionCookie)), time.Now()),
+	})
 }
 
 // postSession gives a session to who has shown the token, so that a page need

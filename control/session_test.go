@@ -100,6 +100,11 @@ func TestSessionLaw(t *testing.T) {
 			t.Errorf("%s: %d %s, want %d", law.name, a.StatusCode, a.body, law.status)
 		}
 	}
+	for fields, want := range map[string]string{session: "{\"signedIn\":true}\n", "Cookie: baton_session=x": "{\"signedIn\":false}\n", "X: y": "{\"signedIn\":false}\n"} {
+		if a := s.tcp(t, request("GET", "/system/session", fields)); a.StatusCode != 200 || a.body != want {
+			t.Errorf("signed in with %.30s? %d %s, want %s", fields, a.StatusCode, a.body, want)
+		}
+	}
 	other := signIn()
 	a := s.tcp(t, request("DELETE", "/system/session", session, "Sec-Fetch-Site: same-origin"))
 	if a.StatusCode != 204 || a.Cookies()[0].MaxAge >= 0 {

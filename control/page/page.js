@@ -53,16 +53,17 @@
   const showRoutes = (functions) => {
     at("routes-count").textContent = functions.length;
     at("routes-empty").hidden = functions.length > 0;
-    at("routes").replaceChildren(...functions.map((f) => {
+    at("routes").replaceChildren(...functions.flatMap((f) => {
       const colon = f.key.indexOf(":");
-      const name = make("td", "", f.name || "");
-      if (f.state !== "serving") {
-        name.append(" ", make("span", "tag bad", f.state === "stale" ? "previous version serves" : "refused"),
-          make("div", "why", f.error || ""));
-      }
-      return make("tr", "",
-        cell(make("span", "tag mono", f.key.slice(0, colon))), cell(make("span", "mono", f.key.slice(colon + 1))), name,
+      const row = make("tr", "",
+        cell(make("span", "tag mono", f.key.slice(0, colon))), cell(make("span", "mono", f.key.slice(colon + 1))), cell(f.name || ""),
         cell(f.runtime || ""), cell(count(f.invocationCount), "n"), cell(count(f.errorCount), "n"), cell(count(f.inflight), "n"));
+      if (f.state === "serving") return [row];
+      row.className = "refused";
+      const why = cell(make("span", "tag bad", f.state === "stale" ? "refused, the version before it serves" : "refused"));
+      why.append(make("div", "why", f.error || ""));
+      why.colSpan = 7;
+      return [row, make("tr", "", why)];
     }));
   };
 
@@ -91,6 +92,11 @@
   const load = async () => {
     clearTimeout(timer);
     try {
+      if (!(await ask("/system/session")).signedIn) {
+        signedIn(false);
+        state("running", "good");
+        return;
+      }
       const [functions, status] = await Promise.all([ask("/system/functions"), ask("/system/status")]);
       showFacts(status);
       showRoutes(functions);
@@ -101,11 +107,6 @@
       else if (status.ready) state("serving", "good");
       else state("no worker is ready", "bad");
     } catch (error) {
-      if (error.status === 401) {
-        signedIn(false);
-        state("running", "good");
-        return;
-      }
       state(error.status ? error.message : "no connection", "bad");
     }
     if (!document.hidden) timer = setTimeout(load, refreshMillis);
@@ -131,7 +132,7 @@
 
   at("signout").addEventListener("click", async () => {
     clearTimeout(timer);
-    try { await ask("/system/session", { method: "DELETE" }); } catch { /* it had ended already */ }
+    try { await ask("/system/session", { method: "DELETE" }); } catch { /* it has ended, or load says why not */ }
     await load();
   });
 
