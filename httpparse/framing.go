@@ -16,14 +16,26 @@ func (r *Request) finish() Reason {
 	return ReasonNone
 }
 
-// onHost: RFC 9112 section 3.2: once and valid.
-func (r *Request) onHost(v []byte) Reason {
+// onHost: RFC 9112 section 3.2: once and valid. v is the start of tail.
+func (r *Request) onHost(v, tail []byte) Reason {
 	if r.seen&seenHost != 0 {
 		return ReasonRepeatedHost
 	}
 	r.seen |= seenHost
-	if !validHost(v) {
-		return ReasonBadHost
+	i := 0
+	for {
+		if stop := hostStop(wordAt(tail, i)); stop != 0 {
+			i += firstLane(stop)
+			break
+		}
+		i += 8
+	}
+	if i != len(v) {
+		// Mostly a port; one of up to four digits is in range.
+		port := firstLane(digitStop(wordAt(tail, i+1)))
+		if (v[i] != ':' || port > 4 || i+1+port != len(v) || i == 0) && !validHostFrom(v, i) {
+			return ReasonBadHost
+		}
 	}
 	if r.Authority == nil {
 		r.Authority = v
@@ -98,19 +110,19 @@ func (r *Request) onContentLength(v []byte) Reason {
 	return ReasonNone
 }
 
+// digitsSafe decimal digits always fit int64.
+const digitsSafe = 18
+
 // parseLength reads a decimal number of any number of digits that fits int64.
 func parseLength(v []byte) (n int64, ok bool) {
-	if len(v) == 0 {
-		return 0, false
-	}
-	for _, c := range v {
+	for i, c := range v {
 		d := int64(c) - '0'
-		if d < 0 || d > 9 || n > (math.MaxInt64-d)/10 {
+		if d < 0 || d > 9 || i >= digitsSafe && n > (math.MaxInt64-d)/10 {
 			return 0, false
 		}
 		n = n*10 + d
 	}
-	return n, true
+	return n, len(v) > 0
 }
 
 // onTransferEncoding: RFC 9112 sections 6.1 and 6.3: chunked alone is known

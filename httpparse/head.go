@@ -146,7 +146,17 @@ func ParseHead(r *Request, b []byte) (o Outcome, n int, why Reason) {
 	if len(b) > HeadBytesMax {
 		b = b[:HeadBytesMax]
 	}
-	n, why = r.parseRequestLine(b)
+	first := 0
+	if len(b) > 0 && b[0] == '\r' {
+		switch {
+		case len(b) == 1:
+			return Incomplete, 0, ReasonNone
+		case b[1] != '\n':
+			return Invalid, 0, ReasonBareCR
+		}
+		first = len("\r\n")
+	}
+	n, why = r.parseRequestLine(b, first)
 	if n == 0 {
 		return outcomeOf(why), 0, why
 	}
@@ -210,7 +220,19 @@ func ParseHead(r *Request, b []byte) (o Outcome, n int, why Reason) {
 
 		start := i
 		for {
-			i = valueRun(b, i)
+			if len(b)-i >= 16 {
+				stop := valueStop(load(b, i))
+				if stop == 0 {
+					i += 8
+					if stop = valueStop(load(b, i)); stop == 0 {
+						i += 8
+						continue
+					}
+				}
+				i += firstLane(stop)
+			} else {
+				i = valueRunEnd(b, i)
+			}
 			if i+1 < len(b) && b[i] == '\r' && b[i+1] == '\n' {
 				break
 			}
@@ -234,7 +256,12 @@ func ParseHead(r *Request, b []byte) (o Outcome, n int, why Reason) {
 		switch why = ReasonNone; len(f.Name) {
 		case len("Host"):
 			if folded&(1<<32-1) == wordHost {
-				why = r.onHost(v)
+				// Behind v in b are at least CRLF, which end a run of words.
+				tail := v
+				if len(v) == i-start {
+					tail = b[start:]
+				}
+				why = r.onHost(v, tail)
 			}
 		case len("Expect"):
 			if folded&(1<<48-1) == wordExpect {
@@ -314,42 +341,23 @@ func (r *Request) reset() {
 	r.Chunked, r.KeepAlive, r.ExpectContinue, r.Underscores = false, false, false, false
 }
 
-// parseRequestLine reads the request line, and one empty line before it. n is
-// the length of both with their CRLFs; when it is 0, the line goes on behind
-// b's end or why is not ReasonNone.
+// parseRequestLine reads the request line from b[first:], and returns the index
+// behind its CRLF; 0 when that is not in b or why is not ReasonNone.
 //
-// Source: RFC 9112 sections 2.2 and 3.
-func (r *Request) parseRequestLine(b []byte) (n int, why Reason) {
-	if len(b) > 0 && b[0] == '\r' {
-		if len(b) == 1 {
-			return 0, ReasonNone
-		}
-		if b[1] != '\n' {
-			return 0, ReasonBareCR
-		}
-		n, why = r.parseRequestLineHere(b[2:])
-		if n > 0 {
-			n += 2
-		}
-		return n, why
-	}
-	return r.parseRequestLineHere(b)
-}
-
-func (r *Request) parseRequestLineHere(b []byte) (n int, why Reason) {
-	const window = RequestLineBytesMax + 2
+// Source: RFC 9112 section 3.
+func (r *Request) parseRequestLine(b []byte, first int) (end int, why Reason) {
 	short := ReasonNone
-	if len(b) >= window {
+	if window := first + RequestLineBytesMax + len("\r\n"); len(b) >= window {
 		b = b[:window]
 		short = ReasonRequestLineTooLong
 	}
 
-	i := 0
-	switch w := wordAt(b, 0); {
+	i := first
+	switch w := wordAt(b, i); {
 	case w&(1<<32-1) == wordGET:
-		i = len("GET")
+		i += len("GET")
 	case w&(1<<40-1) == wordPOST:
-		i = len("POST")
+		i += len("POST")
 	default:
 		for i < len(b) && class[b[i]]&isToken != 0 {
 			i++
@@ -362,15 +370,14 @@ func (r *Request) parseRequestLineHere(b []byte) (n int, why Reason) {
 			return 0, ReasonBareLF
 		case b[i] == '\r':
 			return 0, ReasonBadRequestLine
-		case i == 0, b[i] != ' ':
+		case i == first, b[i] != ' ':
 			return 0, ReasonBadMethod
 		}
-		if string(b[:i]) == "CONNECT" {
-			r.Method = b[:i]
-			return 0, ReasonConnect
-		}
 	}
-	r.Method = b[:i]
+	r.Method = b[first:i]
+	if len(r.Method) == len("CONNECT") && string(r.Method) == "CONNECT" {
+		return 0, ReasonConnect
+	}
 
 	start := i + 1
 	if start < len(b) && b[start] == '/' {
@@ -387,11 +394,11 @@ func (r *Request) parseRequestLineHere(b []byte) (n int, why Reason) {
 	r.Target = b[start:i]
 
 	i++
-	if len(b)-i >= len("HTTP/1.1\r\n") && wordAt(b, i) == wordHTTP11 && b[i+8] == '\r' && b[i+9] == '\n' {
+	if len(b)-i >= len("HTTP/1.1\r\n") && load(b, i) == wordHTTP11 && b[i+8] == '\r' && b[i+9] == '\n' {
 		r.Minor = 1
 		return i + len("HTTP/1.1\r\n"), ReasonNone
 	}
-	n, why = r.parseVersion(b[i:])
+	n, why := r.parseVersion(b[i:])
 	if n == 0 {
 		if why == ReasonNone {
 			why = short

@@ -554,7 +554,7 @@ func oracleChunks(b []byte) (v chunkVerdict) {
 			digits++
 		}
 		size, err := strconv.ParseUint("0"+string(line[:min(digits, 16)]), 16, 63)
-		offence := len(line)
+		var offence int
 		var why Reason
 		switch {
 		case err != nil:

@@ -16,6 +16,10 @@ func (r *Request) parsePath(b []byte, start int) (end int, why Reason) {
 			continue
 		}
 		i += firstLane(stop)
+		if i < len(b) && b[i] == ' ' {
+			r.Path = b[start:i]
+			return i, ReasonNone
+		}
 		for i < len(b) && class[b[i]]&isPath != 0 {
 			i++
 		}
@@ -182,8 +186,11 @@ func (r *Request) parseAbsolute(b []byte, start int) (end int, why Reason) {
 // 65535.
 //
 // Source: RFC 9110 section 7.2, RFC 3986 sections 3.2.2 and 3.2.3.
-func validHost(b []byte) bool {
-	for i := 0; i < len(b); i++ {
+func validHost(b []byte) bool { return validHostFrom(b, 0) }
+
+// validHostFrom is validHost when the bytes before i are known to be fine.
+func validHostFrom(b []byte, i int) bool {
+	for ; i < len(b); i++ {
 		if class[b[i]]&isHost != 0 {
 			continue
 		}
@@ -213,12 +220,10 @@ func validPort(b []byte) bool {
 	if b[0] != ':' {
 		return false
 	}
-	port := 0
+	port := uint(0)
 	for _, c := range b[1:] {
-		if c < '0' || c > '9' {
-			return false
-		}
-		if port = port*10 + int(c-'0'); port > 65535 {
+		d := uint(c) - '0'
+		if port = port*10 + d; d > 9 || port > 65535 {
 			return false
 		}
 	}

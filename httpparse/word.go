@@ -21,7 +21,7 @@ const (
 // zero, which every stop function takes for an end.
 func wordAt(b []byte, i int) uint64 {
 	if len(b)-i >= 8 {
-		return binary.LittleEndian.Uint64(b[i:])
+		return load(b, i)
 	}
 	return wordAtEnd(b, i)
 }
@@ -51,7 +51,7 @@ func nameStop(w uint64) uint64 {
 }
 
 // pathStop stops at every byte but ASCII letters, digits and "-./": what most
-// paths and hosts are made of. (A host has no '/' in it; its callers look.)
+// paths are made of.
 func pathStop(w uint64) uint64 {
 	low := w & lows
 	folded := low | 0x20*lanes
@@ -60,31 +60,29 @@ func pathStop(w uint64) uint64 {
 	return (^(letter | other) | w) & highs
 }
 
+// hostStop is pathStop that stops at '/' too: what most hosts are made of.
+func hostStop(w uint64) uint64 {
+	return pathStop(w) | ^(w&lows^'/'*lanes+lows)&highs
+}
+
+// digitStop stops at every byte but decimal digits.
+func digitStop(w uint64) uint64 {
+	low := w & lows
+	digit := (low + (0x80-'0')*lanes) &^ (low + (0x80-'9'-1)*lanes)
+	return (^digit | w) & highs
+}
+
 // valueStop stops at control characters, HTAB and DEL among them, and at every
 // byte from 0x80 on: what ordinary values are not made of.
 func valueStop(w uint64) uint64 {
 	return ((w - ' '*lanes) | (w + lanes) | w) & highs
 }
 
-// valueRun returns the index of the first byte of b[i:] that valueStop stops
-// at, or len(b) or more when there is none.
-func valueRun(b []byte, i int) int {
-	for len(b)-i >= 32 {
-		p := b[i : i+32]
-		if stop := valueStop(binary.LittleEndian.Uint64(p)); stop != 0 {
-			return i + firstLane(stop)
-		}
-		if stop := valueStop(binary.LittleEndian.Uint64(p[8:])); stop != 0 {
-			return i + 8 + firstLane(stop)
-		}
-		if stop := valueStop(binary.LittleEndian.Uint64(p[16:])); stop != 0 {
-			return i + 16 + firstLane(stop)
-		}
-		if stop := valueStop(binary.LittleEndian.Uint64(p[24:])); stop != 0 {
-			return i + 24 + firstLane(stop)
-		}
-		i += 32
-	}
+// valueRunEnd returns the index of the first byte of b[i:] that valueStop stops
+// at, or len(b) or more when there is none. It is for where the bytes end.
+//
+//go:noinline
+func valueRunEnd(b []byte, i int) int {
 	for i < len(b) {
 		if stop := valueStop(wordAt(b, i)); stop != 0 {
 			return i + firstLane(stop)
@@ -95,10 +93,12 @@ func valueRun(b []byte, i int) int {
 }
 
 // foldedAt returns the eight bytes of b from i on, ASCII letters in lower case.
-// b is a token; some other tchars change, none into a letter or '-'.
-func foldedAt(b []byte, i int) uint64 {
-	return binary.LittleEndian.Uint64(b[i:]) | 0x20*lanes
-}
+// i+8 <= len(b). Other bytes change too, but of those in a token or in a value
+// none becomes a letter or '-'.
+func foldedAt(b []byte, i int) uint64 { return load(b, i) | 0x20*lanes }
+
+// loadPlain is load's plain twin, and its oracle in the tests.
+func loadPlain(b []byte, i int) uint64 { return binary.LittleEndian.Uint64(b[i:]) }
 
 // The texts that are compared as words, first byte in the lowest lane. Those of
 // field names are in lower case.

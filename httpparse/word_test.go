@@ -17,6 +17,8 @@ func TestStopsAgreeWithTheirTwins(t *testing.T) {
 	}{
 		{"nameStop", nameStop, func(c byte) bool { return letter(c) || c == '-' }},
 		{"pathStop", pathStop, func(c byte) bool { return letter(c) || '-' <= c && c <= '9' }},
+		{"hostStop", hostStop, func(c byte) bool { return letter(c) || '-' <= c && c <= '9' && c != '/' }},
+		{"digitStop", digitStop, func(c byte) bool { return '0' <= c && c <= '9' }},
 		{"valueStop", valueStop, func(c byte) bool { return ' ' <= c && c < 0x7f }},
 	} {
 		check := func(b [8]byte) {
@@ -63,10 +65,24 @@ func TestStopsAreWithinTheirClasses(t *testing.T) {
 			name string
 			stop uint64
 			bit  uint8
-		}{{"nameStop", nameStop(w), isToken}, {"pathStop", pathStop(w), isPath}, {"valueStop", valueStop(w), isValue}} {
+		}{{"nameStop", nameStop(w), isToken}, {"pathStop", pathStop(w), isPath}, {"hostStop", hostStop(w), isHost}, {"hostStop", hostStop(w), isID}, {"valueStop", valueStop(w), isValue}} {
 			if s.stop == 0 && class[c]&s.bit == 0 {
 				t.Errorf("%s lets %#x through", s.name, c)
 			}
+		}
+	}
+}
+
+// load has a plain twin.
+func TestLoadAgreesWithItsTwin(t *testing.T) {
+	t.Parallel()
+	b := make([]byte, 64)
+	for i := range b {
+		b[i] = byte(i*37 + 200)
+	}
+	for i := range len(b) - 7 {
+		if got, want := load(b, i), loadPlain(b, i); got != want {
+			t.Fatalf("load(b, %d) = %#x, want %#x", i, got, want)
 		}
 	}
 }
