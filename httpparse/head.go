@@ -220,29 +220,29 @@ func ParseHead(r *Request, b []byte) (o Outcome, n int, why Reason) {
 
 		start := i
 		for {
-			if len(b)-i >= 16 {
-				stop := valueStop(load(b, i))
-				if stop == 0 {
-					i += 8
-					if stop = valueStop(load(b, i)); stop == 0 {
-						i += 8
-						continue
-					}
-				}
-				i += firstLane(stop)
-			} else {
-				i = valueRunEnd(b, i)
-			}
-			if i+1 < len(b) && b[i] == '\r' && b[i+1] == '\n' {
+			if len(b)-i < 16 {
+				i = valueRun(b, i)
 				break
 			}
-			if i >= len(b) || class[b[i]]&isValue == 0 {
+			stop := valueStop(load(b, i))
+			if stop == 0 {
+				i += 8
+				if stop = valueStop(load(b, i)); stop == 0 {
+					i += 8
+					continue
+				}
+			}
+			i += firstLane(stop)
+			break
+		}
+		if i+1 >= len(b) || b[i] != '\r' || b[i+1] != '\n' {
+			// Rare: HTAB or obs-text, the end of b, or a broken rule.
+			if i = valueRun(b, i); i+1 >= len(b) || b[i] != '\r' || b[i+1] != '\n' {
 				if o, why = valueEnd(b, i); o == Incomplete {
 					return shortHead(b)
 				}
 				return o, 0, why
 			}
-			i++ // rare: HTAB or obs-text
 		}
 		v := b[start:i]
 		if b[start] <= ' ' || b[i-1] <= ' ' {
@@ -310,12 +310,12 @@ func valueEnd(b []byte, i int) (Outcome, Reason) {
 // incomplete head: parse again when it is not -1, when b has doubled, or when b
 // reaches HeadBytesMax; then many small reads cost linear time.
 func HeadEnd(b []byte, from int) int {
-	for i := max(from, 3); i < len(b); i++ {
-		if b[i] == '\n' && b[i-1] == '\r' && b[i-2] == '\n' && b[i-3] == '\r' {
-			return i + 1
-		}
+	start := min(max(from-3, 0), len(b))
+	i := bytes.Index(b[start:], []byte("\r\n\r\n"))
+	if i < 0 {
+		return -1
 	}
-	return -1
+	return start + i + 4
 }
 
 func outcomeOf(why Reason) Outcome {

@@ -78,16 +78,15 @@ func valueStop(w uint64) uint64 {
 	return ((w - ' '*lanes) | (w + lanes) | w) & highs
 }
 
-// valueRunEnd returns the index of the first byte of b[i:] that valueStop stops
-// at, or len(b) or more when there is none. It is for where the bytes end.
+// valueRun returns the index of the first byte of b[i:] that no field value
+// has, or len(b) when there is none. It goes by bytes, for the end of b and
+// for values with HTAB or obs-text: so many small words of both kinds never
+// cost more than one look at each byte.
 //
 //go:noinline
-func valueRunEnd(b []byte, i int) int {
-	for i < len(b) {
-		if stop := valueStop(wordAt(b, i)); stop != 0 {
-			return i + firstLane(stop)
-		}
-		i += 8
+func valueRun(b []byte, i int) int {
+	for i < len(b) && class[b[i]]&isValue != 0 {
+		i++
 	}
 	return i
 }
