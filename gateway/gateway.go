@@ -255,7 +255,8 @@ func (g *gateway) begin(ctx context.Context) {
 	feedCtx, g.endFeed = context.WithCancel(context.Background())
 	publisherCtx, g.endPublisher = context.WithCancel(context.Background())
 	g.background.Go(func() { g.publisher.run(publisherCtx) })
-	g.background.Go(func() { g.feed.run(feedCtx) })
+	g.background.Go(func() { g.feed.follow(feedCtx) })
+	g.background.Go(func() { g.feed.prune(feedCtx) })
 	g.background.Go(g.collector.run)
 	limit, cancel := context.WithTimeout(ctx, settleTimeout)
 	defer cancel()
@@ -346,9 +347,6 @@ func (g *gateway) release() error {
 		errs = append(errs, g.collector.close(g.background.Wait))
 	}
 	g.background.Wait()
-	if g.feed != nil {
-		errs = append(errs, g.feed.close())
-	}
 	if g.board != nil {
 		errs = append(errs, g.board.Close())
 	}

@@ -15,6 +15,7 @@ import (
 
 	"baton/ipc"
 	"baton/route"
+	"baton/route/sqlite"
 )
 
 const (
@@ -48,9 +49,6 @@ type Preparer interface {
 type link interface {
 	send(frame ipc.Frame) error
 }
-
-// KV is one row of the database.
-type KV struct{ Key, Value string }
 
 // Problem is a row that is not served as it is written.
 type Problem struct {
@@ -241,9 +239,9 @@ func newPublisher(c publisherConfig) *publisher {
 
 // Doors: called by other goroutines.
 
-// Reset says that rows are the whole database. It never fails and does not
-// wait.
-func (p *publisher) Reset(rows []KV) {
+// Reset implements sqlite.Sink: rows are the whole database. Like the other
+// two it never fails and does not wait.
+func (p *publisher) Reset(rows []sqlite.KV) error {
 	p.mu.Lock()
 	p.box.reset = true
 	p.box.rows = make([]rowInput, 0, len(rows))
@@ -254,19 +252,18 @@ func (p *publisher) Reset(rows []KV) {
 	p.box.trouble = &troubleInput{}
 	p.mu.Unlock()
 	p.poke()
+	return nil
 }
 
-// Put says that a row was inserted or changed.
-func (p *publisher) Put(kv KV) { p.change(rowInput{key: kv.Key, value: kv.Value}) }
-
-// Delete says that a row is gone.
-func (p *publisher) Delete(key string) { p.change(rowInput{key: key, gone: true}) }
-
-func (p *publisher) change(in rowInput) {
+// Change implements sqlite.Sink.
+func (p *publisher) Change(changes []sqlite.KVChange) error {
 	p.mu.Lock()
-	p.box.put(in)
+	for _, c := range changes {
+		p.box.put(rowInput{key: c.Key, value: c.Value, gone: c.Deleted})
+	}
 	p.mu.Unlock()
 	p.poke()
+	return nil
 }
 
 // put keeps the newest value of a key only, so the inbox holds no more than
@@ -280,8 +277,8 @@ func (b *inbox) put(in rowInput) {
 	b.rows = append(b.rows, in)
 }
 
-// Trouble says that the database cannot be read, or with nil that it can be
-// again. The published table stays as it is.
+// Trouble implements sqlite.Sink: the database cannot be read, or with nil it
+// can be again. The published table stays as it is.
 func (p *publisher) Trouble(err error) {
 	p.mu.Lock()
 	p.box.trouble = &troubleInput{err}

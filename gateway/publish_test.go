@@ -18,6 +18,7 @@ import (
 	"baton/internal/testenv"
 	"baton/ipc"
 	"baton/route"
+	"baton/route/sqlite"
 )
 
 // bench is a publisher with a preparer and workers made of nothing.
@@ -144,6 +145,23 @@ func (b *publishBench) prepared(name string) int {
 	return b.prepares[b.path(name)]
 }
 
+// reset takes keys and values in turn.
+func (b *publishBench) reset(rows ...string) {
+	var all []sqlite.KV
+	for i := 0; i < len(rows); i += 2 {
+		all = append(all, sqlite.KV{Key: rows[i], Value: rows[i+1]})
+	}
+	_ = b.Reset(all)
+}
+
+func (b *publishBench) put(key, value string) {
+	_ = b.Change([]sqlite.KVChange{{KV: sqlite.KV{Key: key, Value: value}}})
+}
+
+func (b *publishBench) gone(key string) {
+	_ = b.Change([]sqlite.KVChange{{KV: sqlite.KV{Key: key}, Deleted: true}})
+}
+
 func (b *publishBench) settled() {
 	b.t.Helper()
 	ctx, cancel := context.WithTimeout(b.t.Context(), testenv.Patience())
@@ -268,7 +286,7 @@ func TestRowsBecomeTables(t *testing.T) {
 	t.Parallel()
 	b := newPublishBench(t, 0)
 	m := b.artifact("a.wasm", "1")
-	b.Reset([]KV{{"GET:/a", row1("a", m)}, {"GET:/b", row1("b", m)}, {"GET:/c", `{"nope":1}`}})
+	b.reset("GET:/a", row1("a", m), "GET:/b", row1("b", m), "GET:/c", `{"nope":1}`)
 	b.settled()
 	b.want("GET:/a", "a")
 	b.want("GET:/b", "b")
@@ -280,8 +298,8 @@ func TestRowsBecomeTables(t *testing.T) {
 		t.Errorf("the bad row's problem is %q", got)
 	}
 
-	b.Put(KV{"GET:/c", row1("c", m)})
-	b.Delete("GET:/a")
+	b.put("GET:/c", row1("c", m))
+	b.gone("GET:/a")
 	b.settled()
 	b.want("GET:/a", "")
 	b.want("GET:/b", "b")
@@ -291,7 +309,7 @@ func TestRowsBecomeTables(t *testing.T) {
 	}
 
 	t.Run("a bad value leaves the version before it", func(t *testing.T) {
-		b.Put(KV{"GET:/c", `{`})
+		b.put("GET:/c", `{`)
 		b.settled()
 		b.want("GET:/c", "c")
 		if b.problem("GET:/c") == "" {
@@ -299,7 +317,7 @@ func TestRowsBecomeTables(t *testing.T) {
 		}
 	})
 	t.Run("a reset is the whole database", func(t *testing.T) {
-		b.Reset([]KV{{"GET:/c", row1("c2", m)}})
+		b.reset("GET:/c", row1("c2", m))
 		b.settled()
 		b.want("GET:/b", "")
 		b.want("GET:/c", "c2")
@@ -309,8 +327,8 @@ func TestRowsBecomeTables(t *testing.T) {
 	})
 	t.Run("what has not changed is not published again", func(t *testing.T) {
 		before := b.table.Load().Generation()
-		b.Reset([]KV{{"GET:/c", row1("c2", m)}})
-		b.Put(KV{"GET:/c", row1("c2", m)})
+		b.reset("GET:/c", row1("c2", m))
+		b.put("GET:/c", row1("c2", m))
 		b.settled()
 		if now := b.table.Load().Generation(); now != before {
 			t.Errorf("generation %d became %d", before, now)
@@ -319,7 +337,7 @@ func TestRowsBecomeTables(t *testing.T) {
 	t.Run("the same value with another artifact is", func(t *testing.T) {
 		before := b.table.Load().Generation()
 		b.artifact("a.wasm", "two")
-		b.Put(KV{"GET:/c", row1("c2", m)})
+		b.put("GET:/c", row1("c2", m))
 		b.settled()
 		if now := b.table.Load().Generation(); now != before+1 {
 			t.Errorf("generation %d became %d", before, now)
@@ -335,12 +353,12 @@ func TestSlowArtifactHoldsNobodyBack(t *testing.T) {
 	b := newPublishBench(t, 0)
 	slow, fast := b.artifact("slow.wasm", "1"), b.artifact("fast.wasm", "1")
 	release := b.hold("slow.wasm")
-	b.Reset([]KV{{"GET:/slow", row1("slow", slow)}, {"GET:/fast", row1("fast", fast)}})
+	b.reset("GET:/slow", row1("slow", slow), "GET:/fast", row1("fast", fast))
 	testenv.Until(t, "the fast row is served", func() bool { return b.served("GET:/fast") == "fast" })
 	b.want("GET:/slow", "")
 
 	t.Run("a newer value overtakes the one that waits", func(t *testing.T) {
-		b.Put(KV{"GET:/slow", row1("newer", fast)})
+		b.put("GET:/slow", row1("newer", fast))
 		testenv.Until(t, "the newer value is served", func() bool { return b.served("GET:/slow") == "newer" })
 	})
 	release()
@@ -353,13 +371,13 @@ func TestNewerValueNeverLosesToOlder(t *testing.T) {
 	b := newPublishBench(t, 0)
 	old, next := b.artifact("old.wasm", "1"), b.artifact("next.wasm", "1")
 	releaseNext := b.hold("next.wasm")
-	b.Reset(nil)
-	b.Put(KV{"GET:/x", row1("old", old)})
+	b.reset()
+	b.put("GET:/x", row1("old", old))
 	testenv.Until(t, "the old value is served", func() bool { return b.served("GET:/x") == "old" })
-	b.Put(KV{"GET:/x", row1("next", next)})
+	b.put("GET:/x", row1("next", next))
 	testenv.Until(t, "the next one is being prepared", func() bool { return b.prepared("next.wasm") == 1 })
 	// While next is being prepared it is deleted: nothing of it may appear.
-	b.Delete("GET:/x")
+	b.gone("GET:/x")
 	testenv.Until(t, "the row is gone", func() bool { return b.served("GET:/x") == "" })
 	releaseNext()
 	b.settled()
@@ -371,10 +389,10 @@ func TestArtifactThatCannotBePrepared(t *testing.T) {
 	b := newPublishBench(t, 0)
 	good, bad := b.artifact("good.wasm", "1"), b.artifact("bad.wasm", "1")
 	b.judge("bad.wasm", errors.New("no module"))
-	b.Reset([]KV{{"GET:/x", row1("good", good)}})
+	b.reset("GET:/x", row1("good", good))
 	b.settled()
-	b.Put(KV{"GET:/x", row1("bad", bad)})
-	b.Put(KV{"GET:/y", row1("bad", bad)})
+	b.put("GET:/x", row1("bad", bad))
+	b.put("GET:/y", row1("bad", bad))
 	b.settled()
 	b.want("GET:/x", "good")
 	b.want("GET:/y", "")
@@ -403,7 +421,7 @@ func TestArtifactThatCannotBePrepared(t *testing.T) {
 func TestRowMayComeBeforeItsArtifact(t *testing.T) {
 	t.Parallel()
 	b := newPublishBench(t, 0)
-	b.Reset([]KV{{"GET:/x", row1("x", "import/later.wasm")}})
+	b.reset("GET:/x", row1("x", "import/later.wasm"))
 	b.settled()
 	if got := b.problem("GET:/x"); !strings.Contains(got, fs.ErrNotExist.Error()) {
 		t.Errorf("the problem is %q", got)
@@ -421,7 +439,7 @@ func TestTemporaryFailureIsTriedAgain(t *testing.T) {
 	b := newPublishBench(t, 0)
 	m := b.artifact("m.wasm", "1")
 	b.judge("m.wasm", fmt.Errorf("no process: %w", ErrTemporary))
-	b.Reset([]KV{{"GET:/x", row1("x", m)}})
+	b.reset("GET:/x", row1("x", m))
 	b.settled()
 	b.judge("m.wasm", nil)
 	testenv.Until(t, "the row is served", func() bool { return b.served("GET:/x") == "x" })
@@ -432,7 +450,7 @@ func TestArtifactReplacedWhileItIsPrepared(t *testing.T) {
 	b := newPublishBench(t, 0)
 	m := b.artifact("m.wasm", "1")
 	release := b.hold("m.wasm")
-	b.Reset([]KV{{"GET:/x", row1("x", m)}})
+	b.reset("GET:/x", row1("x", m))
 	testenv.Until(t, "it is being prepared", func() bool { return b.prepared("m.wasm") == 1 })
 	b.artifact("m.wasm", "second")
 	release()
@@ -450,7 +468,7 @@ func TestPublicationWaitsForEveryReadyWorker(t *testing.T) {
 	one, two, starting := b.join(1), b.join(2), b.join(3)
 	one.ready()
 	two.ready()
-	b.Reset([]KV{{"GET:/x", row1("x", m)}})
+	b.reset("GET:/x", row1("x", m))
 	b.settled()
 	b.mu.Lock()
 	if len(b.current) != 2 {
@@ -459,10 +477,10 @@ func TestPublicationWaitsForEveryReadyWorker(t *testing.T) {
 	b.mu.Unlock()
 
 	starting.setDeaf(true)
-	b.Put(KV{"GET:/x", row1("y", m)})
+	b.put("GET:/x", row1("y", m))
 	b.settled() // a worker that has not said that it is ready is not waited for
 	two.setDeaf(true)
-	b.Put(KV{"GET:/x", row1("z", m)})
+	b.put("GET:/x", row1("z", m))
 	testenv.Until(t, "both workers have it", func() bool { return one.generation() == two.generation() && two.generation() == 4 })
 	b.want("GET:/x", "y")
 	two.setDeaf(false)
@@ -489,7 +507,7 @@ func TestPublicationWaitsForEveryReadyWorker(t *testing.T) {
 	})
 	t.Run("a worker that is gone is not waited for", func(t *testing.T) {
 		one.setDeaf(true)
-		b.Put(KV{"GET:/x", row1("w", m)})
+		b.put("GET:/x", row1("w", m))
 		testenv.Until(t, "it was sent", func() bool { return one.generation() == 5 })
 		b.want("GET:/x", "z")
 		b.leave(1)
@@ -505,10 +523,10 @@ func TestWorkerThatDoesNotConfirm(t *testing.T) {
 	one, hung := b.join(1), b.join(2)
 	one.ready()
 	hung.ready()
-	b.Reset([]KV{{"GET:/x", row1("x", m)}})
+	b.reset("GET:/x", row1("x", m))
 	b.settled()
 	hung.setDeaf(true)
-	b.Put(KV{"GET:/x", row1("y", m)})
+	b.put("GET:/x", row1("y", m))
 	testenv.Until(t, "the hung worker is called lost", func() bool {
 		b.mu.Lock()
 		defer b.mu.Unlock()
@@ -531,12 +549,12 @@ func TestWorkerWithFullChannelIsLost(t *testing.T) {
 	m := b.artifact("m.wasm", "1")
 	full := b.join(1)
 	full.ready()
-	b.Reset(nil)
+	b.reset()
 	b.settled()
 	full.mu.Lock()
 	full.fail = errors.New("full")
 	full.mu.Unlock()
-	b.Put(KV{"GET:/x", row1("x", m)})
+	b.put("GET:/x", row1("x", m))
 	testenv.Until(t, "it is called lost", func() bool {
 		b.mu.Lock()
 		defer b.mu.Unlock()
@@ -566,17 +584,17 @@ func TestSnapshotAndChangesMakeTheSameTable(t *testing.T) {
 	t.Parallel()
 	b := newPublishBench(t, 0)
 	m := b.artifact("m.wasm", "1")
-	var rows []KV
+	var rows []string
 	for i := range 60 {
-		rows = append(rows, KV{fmt.Sprintf("GET:/%d", i), row1(fmt.Sprintf("f%d", i), m)})
+		rows = append(rows, fmt.Sprintf("GET:/%d", i), row1(fmt.Sprintf("f%d", i), m))
 	}
-	b.Reset(rows)
+	b.reset(rows...)
 	b.settled()
 	early := b.join(1)
 	early.ready()
 	for i := range 30 {
-		b.Delete(fmt.Sprintf("GET:/%d", i))
-		b.Put(KV{fmt.Sprintf("GET:/%d", i+30), row1("again", m)})
+		b.gone(fmt.Sprintf("GET:/%d", i))
+		b.put(fmt.Sprintf("GET:/%d", i+30), row1("again", m))
 	}
 	b.settled()
 	later := b.join(2)
@@ -601,7 +619,7 @@ func TestShadowedRouteTakesOver(t *testing.T) {
 	t.Parallel()
 	b := newPublishBench(t, 0)
 	m := b.artifact("m.wasm", "1")
-	b.Reset([]KV{{"GET:/u/{a}", row1("a", m)}, {"GET:/u/{b}", row1("b", m)}})
+	b.reset("GET:/u/{a}", row1("a", m), "GET:/u/{b}", row1("b", m))
 	b.settled()
 	if _, errs := route.Build(1, []route.Row{{Key: "GET:/u/{a}", Value: row1("a", m)}, {Key: "GET:/u/{b}", Value: row1("b", m)}}); len(errs) == 0 {
 		t.Skip("the table reports no shadowed routes")
@@ -609,7 +627,7 @@ func TestShadowedRouteTakesOver(t *testing.T) {
 	if b.problem("GET:/u/{b}") == "" {
 		t.Error("a shadowed route has no problem")
 	}
-	b.Delete("GET:/u/{a}")
+	b.gone("GET:/u/{a}")
 	b.settled()
 	if got := b.problem("GET:/u/{b}"); got != "" {
 		t.Errorf("the route has taken over, and still has a problem: %s", got)
@@ -625,7 +643,7 @@ func TestTroubleOfTheDatabase(t *testing.T) {
 		t.Errorf("trouble is %q", got)
 	}
 	m := b.artifact("m.wasm", "1")
-	b.Reset([]KV{{"GET:/x", row1("x", m)}})
+	b.reset("GET:/x", row1("x", m))
 	b.settled()
 	if got, _ := b.trouble(); got != "" {
 		t.Errorf("trouble is %q after rows came", got)
@@ -639,9 +657,9 @@ func TestRoomForCells(t *testing.T) {
 	t.Parallel()
 	b := newPublishBench(t, 0)
 	m := b.artifact("m.wasm", "1")
-	b.Reset(nil)
+	b.reset()
 	for i := range 101 {
-		b.Put(KV{fmt.Sprintf("GET:/%d", i), row1("f", m)})
+		b.put(fmt.Sprintf("GET:/%d", i), row1("f", m))
 	}
 	b.settled()
 	if n := b.table.Load().Len(); n != 100 {
@@ -668,9 +686,9 @@ func TestPublicationHasNoPauses(t *testing.T) {
 		l := b.join(1)
 		l.ready()
 		began := time.Now()
-		b.Reset([]KV{{"GET:/x", row1("x", m)}})
+		b.reset("GET:/x", row1("x", m))
 		for i := range 100 {
-			b.Put(KV{"GET:/x", row1(fmt.Sprintf("x%d", i), m)})
+			b.put("GET:/x", row1(fmt.Sprintf("x%d", i), m))
 			b.settled()
 		}
 		if took := time.Since(began); took != 0 {

@@ -161,7 +161,7 @@ func newSuperBench(t *testing.T, c supervisorConfig, confirm time.Duration, args
 			}
 		}
 	})
-	b.Reset([]KV{{"GET:/x", row1("x", b.artifact("m.wasm", "1"))}})
+	b.reset("GET:/x", row1("x", b.artifact("m.wasm", "1")))
 	b.settled()
 	b.begin()
 	t.Cleanup(func() {
@@ -368,14 +368,14 @@ func TestTableGoesOutThoughAWorkerHangs(t *testing.T) {
 	once := "once=" + filepath.Join(t.TempDir(), "once")
 	b := newSuperBench(t, supervisorConfig{workers: 2}, 300*time.Millisecond, once, "deaf")
 	b.allReady()
-	b.Put(KV{"GET:/x", row1("y", "import/m.wasm")})
+	b.put("GET:/x", row1("y", "import/m.wasm"))
 	b.settled()
 	b.want("GET:/x", "y")
 	testenv.Until(t, "the hung worker is replaced", func() bool {
 		return b.keepers[0].restarts.Load()+b.keepers[1].restarts.Load() == 1
 	})
 	b.allReady()
-	b.Put(KV{"GET:/x", row1("z", "import/m.wasm")})
+	b.put("GET:/x", row1("z", "import/m.wasm"))
 	b.settled()
 	b.want("GET:/x", "z")
 }
