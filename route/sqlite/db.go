@@ -16,13 +16,14 @@ type KV struct {
 	Value string // the descriptor as JSON
 }
 
-// KVChange is what one row is now.
-type KVChange struct {
-	KV
-	Deleted bool // there is no such row; Value is empty
+// Change is what one row is now.
+type Change struct {
+	Key   string
+	Value string
+	Gone  bool // there is no such row; Value is empty
 }
 
-// ErrNoRow is what Get answers when there is no such row.
+// ErrNoRow is what Delete answers when there is no such row.
 var ErrNoRow = errors.New("no such row")
 
 // busyWrite is how long a writer waits for another process's transaction.
@@ -39,7 +40,12 @@ const selectKV = "SELECT substr(k, 1, 4096), coalesce(CAST(substr(v, 1, 65537) A
 // DB reads and writes rows. It is safe for concurrent use: callers take turns.
 type DB struct {
 	path string
-	turn chan *handle // holds the handle, or nil after Close; whose receive succeeds has the turn
+	turn chan connection // whose receive succeeds has the turn
+}
+
+type connection struct {
+	h      *handle // nil: to be opened
+	closed bool    // by Close
 }
 
 // Open opens the database at path, and creates it (0600, with its schema) when
@@ -52,12 +58,12 @@ func Open(path string) (*DB, error) {
 	if err != nil && !errors.Is(err, fs.ErrExist) {
 		return nil, fmt.Errorf("open database: %w", err)
 	}
-	db := &DB{path: path, turn: make(chan *handle, 1)}
+	db := &DB{path: path, turn: make(chan connection, 1)}
 	h, err := db.open(context.Background())
 	if err != nil {
 		return nil, fmt.Errorf("open database: %w", err)
 	}
-	db.turn <- h
+	db.turn <- connection{h: h}
 	return db, nil
 }
 
@@ -75,12 +81,14 @@ func (db *DB) open(ctx context.Context) (*handle, error) {
 
 // Close ends the connection; later calls answer os.ErrClosed.
 func (db *DB) Close() error {
-	h := <-db.turn
-	db.turn <- nil
-	if h == nil {
+	c := <-db.turn
+	db.turn <- connection{closed: true}
+	if c.closed {
 		return os.ErrClosed
 	}
-	h.close()
+	if c.h != nil {
+		c.h.close()
+	}
 	return nil
 }
 
@@ -88,60 +96,72 @@ func (db *DB) Close() error {
 // opened anew first: what is acknowledged has to be in the file that the path
 // leads to.
 func (db *DB) do(ctx context.Context, what string, f func(*handle) error) (err error) {
-	var h *handle
+	var c connection
 	select {
-	case h = <-db.turn:
+	case c = <-db.turn:
 	case <-ctx.Done():
 		return fmt.Errorf("%s: %w", what, ctx.Err())
 	}
-	defer func() { db.turn <- h }()
-	if h == nil {
+	defer func() { db.turn <- c }()
+	if c.closed {
 		return fmt.Errorf("%s: %w", what, os.ErrClosed)
 	}
-	if err := h.current(); err == errReplaced {
-		next, err := db.open(ctx)
-		if err != nil {
+	if c.h != nil {
+		if err := c.h.current(); err == errReplaced {
+			c.h.close()
+			c.h = nil
+		} else if err != nil {
 			return fmt.Errorf("%s: %w", what, err)
 		}
-		h.close()
-		h = next
-	} else if err != nil {
-		return fmt.Errorf("%s: %w", what, err)
 	}
-	if err := f(h); err != nil {
-		return fmt.Errorf("%s: %w", what, classify(err))
+	if c.h == nil {
+		if c.h, err = db.open(ctx); err != nil {
+			return fmt.Errorf("%s: %w", what, err)
+		}
+	}
+	if err := classify(f(c.h)); err != nil {
+		if !errors.Is(err, ErrBusy) && !errors.Is(err, ErrNoRow) {
+			// It may be broken, by a context that ended in mid-statement, say.
+			c.h.close()
+			c.h = nil
+		}
+		return fmt.Errorf("%s: %w", what, err)
 	}
 	return nil
 }
 
-// Put inserts or replaces rows. seq is as in Change.
-func (db *DB) Put(ctx context.Context, rows ...KV) (seq int64, err error) {
-	changes := make([]KVChange, len(rows))
-	for i, r := range rows {
-		changes[i] = KVChange{KV: r}
-	}
-	return db.Change(ctx, changes)
+// Put inserts or replaces one row, durably.
+func (db *DB) Put(ctx context.Context, key, value string) error {
+	_, err := db.Apply(ctx, []Change{{Key: key, Value: value}})
+	return err
 }
 
-// Delete removes rows; one that is not there is no error. seq is as in Change.
-func (db *DB) Delete(ctx context.Context, keys ...string) (seq int64, err error) {
-	changes := make([]KVChange, len(keys))
-	for i, k := range keys {
-		changes[i] = KVChange{KV: KV{Key: k}, Deleted: true}
-	}
-	return db.Change(ctx, changes)
+// Delete removes one row, durably, or answers ErrNoRow.
+func (db *DB) Delete(ctx context.Context, key string) error {
+	return db.do(ctx, "delete row", func(h *handle) error {
+		return h.transact(ctx, "BEGIN IMMEDIATE", func() error {
+			result, err := h.conn.ExecContext(ctx, "DELETE FROM functions WHERE k = ?", key)
+			if err != nil {
+				return err
+			}
+			if n, err := result.RowsAffected(); err != nil || n == 0 {
+				return errors.Join(ErrNoRow, err)
+			}
+			return nil
+		})
+	})
 }
 
-// Change does all changes in one transaction, or none. When it returns without
-// error they are on the disk. seq is the place of the last of them in the
-// change log: a Feed whose Seq is not less has given them to its sink. The rows
-// are not checked: route.ParseRow does that.
-func (db *DB) Change(ctx context.Context, changes []KVChange) (seq int64, err error) {
+// Apply does all changes in one transaction, in their order, or none. When it
+// returns without error they are on the disk. seq is the place of the last of
+// them in the change log: a Feed whose Seq is not less has given them to its
+// sink. The rows are not checked: route.ParseRow does that.
+func (db *DB) Apply(ctx context.Context, changes []Change) (seq int64, err error) {
 	err = db.do(ctx, "change rows", func(h *handle) error {
 		return h.transact(ctx, "BEGIN IMMEDIATE", func() error {
 			for _, c := range changes {
 				var err error
-				if c.Deleted {
+				if c.Gone {
 					_, err = h.conn.ExecContext(ctx, "DELETE FROM functions WHERE k = ?", c.Key)
 				} else {
 					_, err = h.conn.ExecContext(ctx, `INSERT INTO functions(k, v, updated) VALUES (?, ?, unixepoch())
@@ -161,20 +181,21 @@ func (db *DB) Change(ctx context.Context, changes []KVChange) (seq int64, err er
 
 // head is the newest place in the change log.
 func (h *handle) head(ctx context.Context) (seq int64, err error) {
-	err = h.conn.QueryRowContext(ctx, "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'route_changes'").Scan(&seq)
+	err = h.conn.QueryRowContext(ctx, "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'baton_changes'").Scan(&seq)
 	return seq, err
 }
 
-// Get reads one row, or answers ErrNoRow.
-func (db *DB) Get(ctx context.Context, key string) (row KV, err error) {
+// Get reads one row's value.
+func (db *DB) Get(ctx context.Context, key string) (value string, found bool, err error) {
 	err = db.do(ctx, "get row", func(h *handle) error {
-		err := h.conn.QueryRowContext(ctx, selectKV+" AND k = ?", key).Scan(&row.Key, &row.Value)
+		err := h.conn.QueryRowContext(ctx, selectKV+" AND k = ?", key).Scan(new(string), &value)
+		found = err == nil
 		if errors.Is(err, sql.ErrNoRows) {
-			return ErrNoRow
+			return nil
 		}
 		return err
 	})
-	return row, err
+	return value, found, err
 }
 
 // List reads up to limit rows with keys after that one, ascending.
@@ -190,26 +211,4 @@ func (db *DB) List(ctx context.Context, after string, limit int) (rows []KV, err
 		}, selectKV+" AND k > ? ORDER BY k LIMIT ?", after, limit)
 	})
 	return rows, err
-}
-
-// pruneStep bounds how long one Prune keeps other writers waiting.
-const pruneStep = 10_000
-
-// Prune removes the oldest entries of the change log, up to and without upTo,
-// at most 10,000 of them; more says that there are more. A feed that has not
-// come so far notices and reads all rows again.
-func (db *DB) Prune(ctx context.Context, upTo int64) (more bool, err error) {
-	err = db.do(ctx, "prune change log", func(h *handle) error {
-		return h.transact(ctx, "BEGIN IMMEDIATE", func() error {
-			result, err := h.conn.ExecContext(ctx, `DELETE FROM route_changes WHERE seq < ? AND seq <
-				(SELECT min(seq) FROM route_changes) + ?`, upTo, pruneStep)
-			if err != nil {
-				return err
-			}
-			n, err := result.RowsAffected()
-			more = n >= pruneStep
-			return err
-		})
-	})
-	return more, err
 }

@@ -1,18 +1,18 @@
 // Package sqlite keeps routes in a SQLite file and tells when they change. It
 // is the only importer of the driver.
 //
-//	Open(path) (*DB, error)           creates the file when there is none; writers and readers of rows
-//	db.Put, db.Delete, db.Change      one durable transaction each; the result is its place in the change log
-//	db.Get, db.List                   rows
-//	db.Prune                          shortens the change log, a bounded step at a time
-//	OpenFeed(path, options)           watches the file
-//	feed.Run(ctx, sink)               Reset with all rows, then Change after change, until ctx ends
-//	feed.Wake(), feed.Seq()           look at once; all changes up to here were given to the sink
+//	Open(path) (*DB, error)        creates the file when there is none
+//	db.Put, db.Delete, db.Apply    one durable transaction each; Apply says its place in the change log
+//	db.Get, db.List                rows
+//	NewFeed(path, sink) *Feed      watches the file
+//	feed.Run(ctx)                  Reset with all rows, then Change after change, until ctx ends
+//	feed.Wake(), feed.Seq()        look at once; all changes up to here were given to the sink
+//	Version(ctx)                   of SQLite itself
 //
 // # What is in the file
 //
 //	functions(k TEXT PRIMARY KEY, v TEXT NOT NULL, updated INTEGER)   the rows; index on updated
-//	route_changes(seq INTEGER PRIMARY KEY AUTOINCREMENT, k TEXT, op TEXT)   the change log
+//	baton_changes(seq INTEGER PRIMARY KEY AUTOINCREMENT, k TEXT, op TEXT)   the change log
 //
 // Triggers append to the log, so any INSERT, UPDATE or DELETE by any process
 // counts, whether it touches updated or not. The log says which keys may have

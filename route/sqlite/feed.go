@@ -4,7 +4,6 @@ import (
 	"context"
 	"database/sql"
 	"errors"
-	"fmt"
 	"sync/atomic"
 	"time"
 )
@@ -15,9 +14,8 @@ type Sink interface {
 	// Reset says all rows that there are; the slice is the sink's.
 	Reset(rows []KV) error
 	// Change says what some rows are now, each key once; the slice is the
-	// sink's. One transaction's changes come together as far as they fit into
-	// FeedOptions.Batch.
-	Change(changes []KVChange) error
+	// sink's. One transaction's changes come together, unless it made more than 4096.
+	Change(changes []Change) error
 	// Trouble says that changes cannot be seen now, and why; nil, that they
 	// can again. It is called once for each new kind of trouble, not for each
 	// failed look. What was said before stays true to the best of our
@@ -25,31 +23,32 @@ type Sink interface {
 	Trouble(err error)
 }
 
-// FeedOptions are a feed's. The zero value has the defaults.
-type FeedOptions struct {
-	// Poll is the time between two looks; 0: 20 ms. Less costs CPU (a look
-	// that finds nothing takes some 20 µs), more delays changes.
-	Poll time.Duration
-	// Batch is the most entries of the change log that are read in one
-	// transaction; 0: 4096. Less splits transactions of other processes into
-	// more Change calls, more makes each call longer.
-	Batch int
-}
-
-// The waits of a feed.
+// Bounds and waits of a feed.
 const (
-	pollDefault  = 20 * time.Millisecond
-	batchDefault = 4096
-	backoffMax   = 500 * time.Millisecond // between two looks while there is trouble
-	busyRead     = 250 * time.Millisecond // readers of a WAL wait for a recovery or an exclusive lock only
+	// pollEvery is the time between two looks. A look that finds nothing takes
+	// some 20 µs of CPU.
+	pollEvery  = 20 * time.Millisecond
+	backoffMax = 500 * time.Millisecond // between two looks while there is trouble
+	busyRead   = 250 * time.Millisecond // readers of a WAL wait for a recovery or an exclusive lock only
+
+	// batchMax is how many entries of the change log are read in one
+	// transaction, and given to the sink in one call.
+	batchMax = 4096
+
+	// logKeep is how many entries of the change log are kept that nobody
+	// needs, so that people can look at the newest. When there are pruneStep
+	// more, pruneStep of them are removed, which bounds how long other writers
+	// wait for it.
+	logKeep   = 1000
+	pruneStep = 4000
 )
 
 // Feed tells a Sink about every change of the rows in a file.
 type Feed struct {
-	path    string
-	options FeedOptions
-	wake    chan struct{}
-	seq     atomic.Int64 // all of the change log up to here is with the sink
+	path string
+	sink Sink
+	wake chan struct{}
+	seq  atomic.Int64 // all of the change log up to here is with the sink
 
 	// Owned by Run.
 	h       *handle
@@ -57,20 +56,12 @@ type Feed struct {
 	data    int64     // its value at the last look
 	schema  int64     // PRAGMA schema_version
 	loaded  bool      // the sink has had all rows of this file
+	oldest  int64     // no entry of the change log is older
 }
 
-// OpenFeed prepares to watch the file at path; the file need not exist yet.
-func OpenFeed(path string, o FeedOptions) (*Feed, error) {
-	if o.Poll == 0 {
-		o.Poll = pollDefault
-	}
-	if o.Batch == 0 {
-		o.Batch = batchDefault
-	}
-	if o.Poll < 0 || o.Batch < 0 {
-		return nil, fmt.Errorf("open feed: negative poll %v or batch %d", o.Poll, o.Batch)
-	}
-	return &Feed{path: path, options: o, wake: make(chan struct{}, 1)}, nil
+// NewFeed prepares to watch the file at path, which need not exist yet.
+func NewFeed(path string, sink Sink) *Feed {
+	return &Feed{path: path, sink: sink, wake: make(chan struct{}, 1)}
 }
 
 // Wake makes Run look at once, instead of at the next poll. Any goroutine may
@@ -94,12 +85,12 @@ func (f *Feed) Seq() int64 { return f.seq.Load() }
 // at the path means Reset: changes may have gone by unseen.
 //
 // Call it once.
-func (f *Feed) Run(ctx context.Context, sink Sink) error {
+func (f *Feed) Run(ctx context.Context) error {
 	defer f.close()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	var trouble error // what the sink was told last
-	wait := f.options.Poll
+	wait := pollEvery
 	for {
 		select {
 		case <-ctx.Done():
@@ -107,7 +98,7 @@ func (f *Feed) Run(ctx context.Context, sink Sink) error {
 		case <-f.wake:
 		case <-timer.C:
 		}
-		err := f.look(ctx, sink)
+		err := f.look(ctx)
 		var refused *sinkError
 		switch {
 		case ctx.Err() != nil:
@@ -115,14 +106,14 @@ func (f *Feed) Run(ctx context.Context, sink Sink) error {
 		case errors.As(err, &refused):
 			return refused.err
 		case err == nil:
-			wait = f.options.Poll
+			wait = pollEvery
 			if trouble != nil {
-				sink.Trouble(nil)
+				f.sink.Trouble(nil)
 			}
 		default:
-			wait = min(2*wait, max(backoffMax, f.options.Poll))
+			wait = min(2*wait, backoffMax)
 			if !sameTrouble(err, trouble) {
-				sink.Trouble(err)
+				f.sink.Trouble(err)
 			}
 		}
 		trouble = err
@@ -163,11 +154,12 @@ func (f *Feed) close() {
 	}
 }
 
-// look finds out whether anything has changed and tells the sink. After an
-// error, other than of a busy file, the next look opens the file anew.
-func (f *Feed) look(ctx context.Context, sink Sink) (err error) {
+// look finds out whether anything has changed and tells the sink. After most
+// errors the next look opens the file anew; a busy one stays open, and so does
+// one whose name is gone, because the name may come back.
+func (f *Feed) look(ctx context.Context) (err error) {
 	defer func() {
-		if err != nil && !errors.Is(err, ErrBusy) {
+		if err != nil && !errors.Is(err, ErrBusy) && !errors.Is(err, ErrMissing) {
 			f.close()
 		}
 	}()
@@ -202,18 +194,36 @@ func (f *Feed) look(ctx context.Context, sink Sink) (err error) {
 		return classify(err)
 	}
 	if !f.loaded || schema != f.schema {
-		err = f.reload(ctx, sink)
+		err = f.reload(ctx)
 	} else {
-		err = f.advance(ctx, sink)
+		err = f.advance(ctx)
 	}
 	if err == nil {
 		f.data = data
+		f.prune(ctx)
 	}
 	return err
 }
 
+// prune shortens the change log. It is not urgent: what fails, because another
+// process is writing, say, is tried again after a later change.
+func (f *Feed) prune(ctx context.Context) {
+	upTo := f.seq.Load() - logKeep
+	if upTo-f.oldest < pruneStep {
+		return
+	}
+	// The feed's own commit does not change its data_version.
+	_ = f.h.transact(ctx, "BEGIN IMMEDIATE", func() error {
+		if _, err := f.h.conn.ExecContext(ctx, `DELETE FROM baton_changes WHERE seq <= ? AND seq <
+			(SELECT min(seq) FROM baton_changes) + ?`, upTo, pruneStep); err != nil {
+			return err
+		}
+		return f.h.conn.QueryRowContext(ctx, "SELECT coalesce(min(seq), 0) FROM baton_changes").Scan(&f.oldest)
+	})
+}
+
 // reload repairs the schema and gives the sink all rows.
-func (f *Feed) reload(ctx context.Context, sink Sink) error {
+func (f *Feed) reload(ctx context.Context) error {
 	f.loaded = false
 	if err := f.h.ensureSchema(ctx); err != nil {
 		return err
@@ -240,20 +250,20 @@ func (f *Feed) reload(ctx context.Context, sink Sink) error {
 	if err != nil {
 		return err
 	}
-	if err := toSink(sink.Reset(rows)); err != nil {
+	if err := toSink(f.sink.Reset(rows)); err != nil {
 		return err
 	}
-	f.schema, f.loaded = schema, true
+	f.schema, f.loaded, f.oldest = schema, true, 0
 	f.seq.Store(seq)
 	return nil
 }
 
 // advance gives the sink what the change log says since the last look, batch
 // by batch.
-func (f *Feed) advance(ctx context.Context, sink Sink) error {
+func (f *Feed) advance(ctx context.Context) error {
 	for {
 		last, more, gap := f.seq.Load(), false, false
-		var changes []KVChange
+		var changes []Change
 		err := f.h.transact(ctx, "BEGIN", func() error {
 			var err error
 			changes, last, more, gap, err = f.batch(ctx, last)
@@ -263,10 +273,10 @@ func (f *Feed) advance(ctx context.Context, sink Sink) error {
 			return err
 		}
 		if gap {
-			return f.reload(ctx, sink)
+			return f.reload(ctx)
 		}
 		if len(changes) > 0 {
-			if err := toSink(sink.Change(changes)); err != nil {
+			if err := toSink(f.sink.Change(changes)); err != nil {
 				return err
 			}
 		}
@@ -280,7 +290,7 @@ func (f *Feed) advance(ctx context.Context, sink Sink) error {
 // batch reads one batch of the log after seq, and what its rows are now. gap
 // says that entries are missing: the log was pruned too far, or emptied, or
 // counts from the start again.
-func (f *Feed) batch(ctx context.Context, seq int64) (changes []KVChange, last int64, more, gap bool, err error) {
+func (f *Feed) batch(ctx context.Context, seq int64) (changes []Change, last int64, more, gap bool, err error) {
 	last = seq
 	place := make(map[string]int) // of a key in changes
 	err = f.h.query(ctx, func(r *sql.Rows) error {
@@ -293,10 +303,10 @@ func (f *Feed) batch(ctx context.Context, seq int64) (changes []KVChange, last i
 		last = at
 		if _, known := place[key.String]; key.Valid && !known {
 			place[key.String] = len(changes)
-			changes = append(changes, KVChange{KV: KV{Key: key.String}, Deleted: true})
+			changes = append(changes, Change{Key: key.String, Gone: true})
 		}
 		return nil
-	}, "SELECT seq, CASE typeof(k) WHEN 'text' THEN substr(k, 1, 4096) END FROM route_changes WHERE seq > ? ORDER BY seq LIMIT ?", seq, f.options.Batch)
+	}, "SELECT seq, CASE typeof(k) WHEN 'text' THEN substr(k, 1, 4096) END FROM baton_changes WHERE seq > ? ORDER BY seq LIMIT ?", seq, batchMax)
 	if err != nil || gap {
 		return nil, seq, false, gap, err
 	}
@@ -310,14 +320,14 @@ func (f *Feed) batch(ctx context.Context, seq int64) (changes []KVChange, last i
 			return err
 		}
 		if i, ok := place[kv.Key]; ok {
-			changes[i] = KVChange{KV: kv}
+			changes[i] = Change{Key: kv.Key, Value: kv.Value}
 		}
 		return nil
-	}, selectKV+" AND k IN (SELECT k FROM route_changes WHERE seq > ? AND seq <= ?)", seq, last)
+	}, selectKV+" AND k IN (SELECT k FROM baton_changes WHERE seq > ? AND seq <= ?)", seq, last)
 	if err != nil {
 		return nil, seq, false, false, err
 	}
 	// The end of the log is where the sequence stands: else its end is gone.
-	full := last-seq == int64(f.options.Batch)
+	full := last-seq == int64(batchMax)
 	return changes, last, last < head && full, head < last || last < head && !full, nil
 }

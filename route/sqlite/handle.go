@@ -125,6 +125,21 @@ func (h *handle) connect(ctx context.Context) error {
 	return nil
 }
 
+// Version is the version of the SQLite library in this binary; the error is
+// ErrVersion when it is one that must not be used.
+func Version(ctx context.Context) (version string, err error) {
+	connector, err := driver.NewConnector(":memory:")
+	if err != nil {
+		return "", err
+	}
+	db := sql.OpenDB(connector)
+	defer db.Close()
+	if err := db.QueryRowContext(ctx, "SELECT sqlite_version()").Scan(&version); err != nil {
+		return "", err
+	}
+	return version, checkVersion(version)
+}
+
 func checkVersion(version string) error {
 	var have [3]int
 	for i, part := range strings.SplitN(version, ".", 3) {
@@ -158,20 +173,21 @@ func (h *handle) current() error {
 
 var errReplaced = errors.New("database file was replaced")
 
-// close ends the connection. When the path leads to another file by now, two
-// things must not happen. SQLite must not remove, by name, the log that the
-// new file may have already; it is told to leave it. And the new file must not
-// be read together with the log of the old one, if that still lies there: it
-// has no mark that says whose log it is. It is of no more use and removed.
+// close ends the connection. When the path no longer leads to the file, SQLite
+// must not remove, by name, the log that lies there: it may be that of another
+// file by now, or this file may come back to its name and need it. And when
+// there is another file, that one must not be read together with the log of
+// this one, which has no mark that says whose log it is: its name is removed.
+// What is in it goes into this file all the same, at the last connection's
+// close.
 func (h *handle) close() {
 	if h.conn != nil {
-		if h.main != (identity{}) && h.current() == errReplaced {
-			// Without it, at worst, a log is removed that is empty or stale.
+		if err := h.current(); err != nil {
 			_ = h.conn.Raw(func(c any) error {
 				_, err := c.(driver.FileControl).FileControlPersistWAL("main", 1)
 				return err
 			})
-			if now, err := identify(h.path + "-wal"); err == nil && now == h.wal {
+			if now, e := identify(h.path + "-wal"); err == errReplaced && e == nil && now == h.wal {
 				_ = os.Remove(h.path + "-wal")
 				_ = os.Remove(h.path + "-shm")
 			}

@@ -12,26 +12,26 @@ import (
 const createFunctions = "CREATE TABLE functions(k TEXT PRIMARY KEY, v TEXT NOT NULL, updated INTEGER)"
 
 var schema = []struct{ kind, name, sql string }{
-	{"table", "route_changes", "CREATE TABLE route_changes(seq INTEGER PRIMARY KEY AUTOINCREMENT, k TEXT, op TEXT)"},
+	{"table", "baton_changes", "CREATE TABLE baton_changes(seq INTEGER PRIMARY KEY AUTOINCREMENT, k TEXT, op TEXT)"},
 	{"index", "functions_updated", "CREATE INDEX functions_updated ON functions(updated)"},
-	{"trigger", "route_inserted", `CREATE TRIGGER route_inserted AFTER INSERT ON functions BEGIN
-	INSERT INTO route_changes(k, op) VALUES (NEW.k, 'put');
+	{"trigger", "baton_inserted", `CREATE TRIGGER baton_inserted AFTER INSERT ON functions BEGIN
+	INSERT INTO baton_changes(k, op) VALUES (NEW.k, 'put');
 END`},
-	{"trigger", "route_updated", `CREATE TRIGGER route_updated AFTER UPDATE ON functions BEGIN
-	INSERT INTO route_changes(k, op) SELECT OLD.k, 'delete' WHERE OLD.k IS NOT NEW.k;
-	INSERT INTO route_changes(k, op) VALUES (NEW.k, 'put');
+	{"trigger", "baton_updated", `CREATE TRIGGER baton_updated AFTER UPDATE ON functions BEGIN
+	INSERT INTO baton_changes(k, op) SELECT OLD.k, 'delete' WHERE OLD.k IS NOT NEW.k;
+	INSERT INTO baton_changes(k, op) VALUES (NEW.k, 'put');
 END`},
-	{"trigger", "route_deleted", `CREATE TRIGGER route_deleted AFTER DELETE ON functions BEGIN
-	INSERT INTO route_changes(k, op) VALUES (OLD.k, 'delete');
+	{"trigger", "baton_deleted", `CREATE TRIGGER baton_deleted AFTER DELETE ON functions BEGIN
+	INSERT INTO baton_changes(k, op) VALUES (OLD.k, 'delete');
 END`},
 	// A REPLACE deletes the row whose rowid it takes, and no delete trigger is
 	// told. NEW.rowid means something here only when the statement gave one;
 	// otherwise a key too many is logged at worst.
-	{"trigger", "route_inserting", `CREATE TRIGGER route_inserting BEFORE INSERT ON functions BEGIN
-	INSERT INTO route_changes(k, op) SELECT k, 'delete' FROM functions WHERE rowid = NEW.rowid AND k IS NOT NEW.k;
+	{"trigger", "baton_inserting", `CREATE TRIGGER baton_inserting BEFORE INSERT ON functions BEGIN
+	INSERT INTO baton_changes(k, op) SELECT k, 'delete' FROM functions WHERE rowid = NEW.rowid AND k IS NOT NEW.k;
 END`},
-	{"trigger", "route_updating", `CREATE TRIGGER route_updating BEFORE UPDATE ON functions WHEN NEW.rowid <> OLD.rowid BEGIN
-	INSERT INTO route_changes(k, op) SELECT k, 'delete' FROM functions WHERE rowid = NEW.rowid;
+	{"trigger", "baton_updating", `CREATE TRIGGER baton_updating BEFORE UPDATE ON functions WHEN NEW.rowid <> OLD.rowid BEGIN
+	INSERT INTO baton_changes(k, op) SELECT k, 'delete' FROM functions WHERE rowid = NEW.rowid;
 END`},
 }
 
