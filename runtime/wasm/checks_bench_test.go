@@ -50,7 +50,8 @@ func BenchmarkChecks(b *testing.B) {
 			m.ExportedGlobal(prepare.Fuel).(api.MutableGlobal).Set(prepare.FuelRefill)
 		}
 		if _, err := rt.NewHostModuleBuilder(prepare.HostModule).NewFunctionBuilder().
-			WithGoModuleFunction(api.GoModuleFunc(check), nil, nil).Export(prepare.Check).Instantiate(ctx); err != nil {
+			WithGoModuleFunction(api.GoModuleFunc(check), nil, nil).Export(prepare.Check).NewFunctionBuilder().
+			WithGoModuleFunction(api.GoModuleFunc(check), nil, nil).Export(prepare.Enter).Instantiate(ctx); err != nil {
 			b.Fatal(err)
 		}
 		m, err := rt.InstantiateWithConfig(ctx, v.module, wazero.NewModuleConfig().WithStartFunctions())

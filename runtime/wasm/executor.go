@@ -1,214 +1,245 @@
 // Package wasm runs WebAssembly functions (WASI preview 1 commands and
-// reactors) in this process, on wazero.
+// reactors) in this process, on wazero, each invocation from the same pristine
+// state and in microseconds.
+//
+// # How
+//
+// Prepare, in a process of its own, rewrites a module (package prepare),
+// compiles it into the cache and stamps it. A worker loads what is stamped: it
+// instantiates the module, runs its initialisation once, and keeps an image
+// of its memory and globals. An invocation runs on an instance that looks like
+// that image; afterwards the instance is put back: the pages it wrote are
+// copied from the image (memory), the globals are set by the prepared module
+// itself, and an instance that did what cannot be undone is thrown away.
+//
+// # Goroutines
+//
+// None: code runs on the goroutine that calls Invoke. Prepared code calls
+// check every fraction of a millisecond, where the deadline and cancellation
+// are looked at, the invocation is promoted off an event loop, and the Go scheduler gets its turn.
+//
+// # Locks
+//
+// Executor.mu guards the list of pools, pool.mu the idle instances of one;
+// Executor.mu is taken first. Neither is held while code runs.
+//
+// # Hot functions
+//
+// loaded.Invoke, instance.invoke, memory.restore, and the host functions in wasi.go:
+// no allocation when the function returns (allocs_test.go).
 package wasm
 
 import (
-	"bytes"
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
-	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
+	"baton/internal/sys"
 	"baton/runtime"
+	"baton/runtime/wasm/prepare"
 
 	"github.com/tetratelabs/wazero"
-	"github.com/tetratelabs/wazero/imports/wasi_snapshot_preview1"
-	"github.com/tetratelabs/wazero/sys"
 )
 
 func runtimeConfig() wazero.RuntimeConfig {
-	return wazero.NewRuntimeConfigCompiler().WithCloseOnContextDone(true).WithDebugInfoEnabled(false)
+	return wazero.NewRuntimeConfigCompiler().WithDebugInfoEnabled(false)
 }
-
-// rewrite is the prepare pass.
-func rewrite(module []byte) ([]byte, error) { return module, nil }
 
 // Options of an Executor.
 type Options struct {
 	// CacheDir is where Prepare put native code and stamps.
 	CacheDir string
+	// InstancesMax bounds the instances of one function (those of a module and
+	// memory size, strictly) that exist at a time; reaching it answers Unavailable. Zero:
+	// InstancesMaxDefault. Too small: bursts of slow calls are refused; too large: one function
+	// can take the worker's memory.
+	InstancesMax int
+	// MemoryMax bounds what idle instances may keep, in bytes: the least
+	// recently used give way. Zero: MemoryMaxDefault.
+	MemoryMax int64
 }
+
+// Defaults of Options.
+const (
+	InstancesMaxDefault = 64
+	MemoryMaxDefault    = 512 << 20
+)
 
 // Executor runs wasm functions. It implements runtime.Executor.
 type Executor struct {
-	dir   string
-	cache wazero.CompilationCache
-	rt    wazero.Runtime
+	o       Options
+	dir     string
+	started time.Time
+	cache   wazero.CompilationCache
+	rt      wazero.Runtime
+	pagemap *sys.Pagemap
+	// faults is a count of the process's page faults, read lately.
+	faults atomic.Uint64
+	// kept is what idle instances hold, in bytes.
+	kept atomic.Int64
+	// uses counts invocations, to tell which instance was used last.
+	uses atomic.Uint64
+
+	mu    sync.Mutex
+	pools map[poolKey]*pool
 }
 
-// New opens the cache and starts the engine. Compiles nothing.
+// New opens the cache and starts the engine. Compiles nothing. It must be
+// called before the process loses its sight of /proc and of the cache directory.
 func New(o Options) (*Executor, error) {
+	if o.InstancesMax <= 0 {
+		o.InstancesMax = InstancesMaxDefault
+	}
+	if o.MemoryMax <= 0 {
+		o.MemoryMax = MemoryMaxDefault
+	}
 	ctx := context.Background()
+	pagemap, err := sys.OpenPagemap()
+	if err != nil {
+		return nil, fmt.Errorf("start engine: %w", err)
+	}
 	cache, err := wazero.NewCompilationCacheWithDir(o.CacheDir)
 	if err != nil {
+		pagemap.Close()
 		return nil, fmt.Errorf("open compilation cache: %w", err)
 	}
 	rt := wazero.NewRuntimeWithConfig(ctx, runtimeConfig().WithCompilationCache(cache))
-	if _, err := wasi_snapshot_preview1.Instantiate(ctx, rt); err != nil {
+	if err := instantiateHost(ctx, rt); err != nil {
 		_ = rt.Close(ctx)
 		_ = cache.Close(ctx)
+		pagemap.Close()
 		return nil, fmt.Errorf("start engine: %w", err)
 	}
-	return &Executor{dir: o.CacheDir, cache: cache, rt: rt}, nil
+	return &Executor{o: o, dir: o.CacheDir, started: time.Now(), cache: cache, rt: rt, pagemap: pagemap, pools: map[poolKey]*pool{}}, nil
 }
 
 // Close ends the engine; see runtime.Executor.
 func (e *Executor) Close() error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if len(e.pools) > 0 {
+		return errors.New("functions are still loaded")
+	}
 	ctx := context.Background()
+	e.pagemap.Close()
 	return errors.Join(e.rt.Close(ctx), e.cache.Close(ctx))
 }
 
+// loaded is a function on its pool.
 type loaded struct {
-	e        *Executor
-	f        *runtime.Function
-	compiled wazero.CompiledModule
-
-	mu      sync.RWMutex // held for reading by each Invoke
-	closed  bool
-	counter atomic.Uint64
+	f      *runtime.Function
+	pool   *pool
+	closed atomic.Bool
+	slow   atomic.Int32 // how much it looks like one that should not run on the loop; see Inline
 }
 
-// Load makes f ready; see runtime.Executor.
+// Load makes f ready; see runtime.Executor. Functions with the same module,
+// memory, files and freeze share their instances.
 func (e *Executor) Load(ctx context.Context, f *runtime.Function) (runtime.Loaded, error) {
 	data, err := os.ReadFile(f.Module)
 	if err != nil {
 		return nil, fmt.Errorf("read module: %w", err)
 	}
-	s, err := readStamp(e.dir, hash(data))
+	key := poolKey{module: hash(data), memory: int(f.Memory()), files: f.Files, freeze: f.Freeze}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	p := e.pools[key]
+	if p == nil {
+		if p, err = e.newPool(ctx, key); err != nil {
+			return nil, err
+		}
+		e.pools[key] = p
+	}
+	p.users++
+	return &loaded{f: f, pool: p}, nil
+}
+
+// newPool loads the native code.
+func (e *Executor) newPool(ctx context.Context, key poolKey) (*pool, error) {
+	s, err := readStamp(e.dir, key.module)
 	if err != nil {
 		return nil, err
+	}
+	if need := int64(s.Info.MemoryMin) << 16; need > int64(key.memory) {
+		return nil, &RefusedError{Reason: fmt.Errorf("memory of %d MiB is less than the %d bytes the module starts with", key.memory>>20, need)}
 	}
 	prepared, err := os.ReadFile(filepath.Join(e.dir, s.Prepared))
 	if err != nil {
 		return nil, fmt.Errorf("read prepared module: %w", err)
 	}
-	compiled, err := e.rt.CompileModule(ctx, prepared)
-	if err != nil {
+	p := &pool{executor: e, key: key, info: &s.Info}
+	p.config = wazero.NewModuleConfig().WithName("").WithStartFunctions().
+		WithSysWalltime().WithSysNanotime().WithRandSource(randomSource())
+	if key.files != "" {
+		// A Root does not follow links out of its directory.
+		if p.root, err = os.OpenRoot(key.files); err != nil {
+			return nil, fmt.Errorf("open files: %w", err)
+		}
+		p.config = p.config.WithFSConfig(wazero.NewFSConfig().WithFSMount(p.root.FS(), "/"))
+	}
+	if p.compiled, err = e.rt.CompileModule(ctx, prepared); err != nil {
+		if p.root != nil {
+			_ = p.root.Close()
+		}
 		return nil, fmt.Errorf("load native code: %w", err)
 	}
-	return &loaded{e: e, f: f, compiled: compiled}, nil
+	return p, nil
 }
 
-func (l *loaded) Inline() bool { return false }
+// Inline reports whether the function may run on the event loop; see
+// runtime.Loaded. A promotion makes it slow for a while, short runs
+// make it fast again: more than one promotion in slowStep runs keeps it off the loop.
+func (l *loaded) Inline() bool { return l.slow.Load() < slowMax && l.pool.ready() }
 
+const (
+	slowStep = 64            // runs that make up for one promotion
+	slowMax  = 2 * slowStep  // from here on it does not run on the loop
+	slowHigh = 16 * slowStep // the most that is remembered
+)
+
+// Close gives back what the function holds; see runtime.Loaded.
 func (l *loaded) Close() error {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.closed {
+	if l.closed.Swap(true) {
 		return os.ErrClosed
 	}
-	l.closed = true
-	return l.compiled.Close(context.Background())
+	e := l.pool.executor
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if l.pool.users--; l.pool.users == 0 {
+		delete(e.pools, l.pool.key)
+		l.pool.close()
+	}
+	return nil
 }
 
-// Invoke runs the function in a new instance.
+// Invoke runs the function once; see runtime.Loaded.
 func (l *loaded) Invoke(inv *runtime.Invocation) runtime.Result {
-	l.mu.RLock()
-	defer l.mu.RUnlock()
-	if l.closed {
+	if l.closed.Load() {
 		return runtime.Result{Reason: runtime.Unavailable, Detail: "function was closed"}
 	}
-	if inv.Promote != nil {
-		inv.Promote()
+	in, result := l.pool.get(l.f, inv)
+	if in == nil {
+		return result
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), l.f.Limit())
-	defer cancel()
-	if !inv.Deadline.IsZero() {
-		ctx, cancel = context.WithDeadline(context.Background(), inv.Deadline)
-		defer cancel()
-	}
-	stdin := io.Reader(bytes.NewReader(inv.Body))
-	if inv.More != nil {
-		stdin = io.MultiReader(stdin, inv.More)
-	}
-	out := &output{w: inv.Stdout}
-	stderr := inv.Stderr
-	if stderr == nil {
-		stderr = io.Discard
-	}
-	config := wazero.NewModuleConfig().WithName("").WithStdin(stdin).WithStdout(out).WithStderr(stderr).
-		WithSysWalltime().WithSysNanotime().WithSysNanosleep().WithRandSource(rand.Reader).WithStartFunctions()
-	args := []string{l.f.Name}
-	if l.f.Handler != "" {
-		args = append(args, l.f.Handler)
-		config = config.WithEnv("_HANDLER", l.f.Handler)
-	}
-	config = config.WithArgs(args...)
-	for _, kv := range l.f.Env {
-		k, v, _ := strings.Cut(kv, "=")
-		config = config.WithEnv(k, v)
-	}
-	if inv.Env != nil {
-		for kv := range strings.SplitSeq(string(inv.Env.AppendTo(nil)), "\x00") {
-			if k, v, ok := strings.Cut(kv, "="); ok {
-				config = config.WithEnv(k, v)
-			}
+	result, reusable := in.invoke(l.f, inv)
+	short := !in.promoted && (in.started.IsZero() || in.checked.Sub(in.started) < runtime.Slice)
+	if short {
+		if n := l.slow.Load(); n > 0 {
+			l.slow.Store(n - 1)
 		}
+	} else if n := l.slow.Load(); n < slowHigh {
+		l.slow.Store(n + slowStep)
 	}
-	mod, err := l.e.rt.InstantiateModule(ctx, l.compiled, config)
-	if err != nil {
-		return result(out, err)
-	}
-	defer func() { _ = mod.Close(ctx) }()
-	if f := mod.ExportedFunction("_start"); f != nil {
-		_, err = f.Call(ctx)
-		return result(out, err)
-	}
-	if f := mod.ExportedFunction("_initialize"); f != nil {
-		if _, err := f.Call(ctx); err != nil {
-			return result(out, err)
-		}
-	}
-	f := mod.ExportedFunction("handle")
-	if f == nil {
-		return runtime.Result{Reason: runtime.Trap, Detail: "module exports neither _start nor handle"}
-	}
-	_, err = f.Call(ctx)
-	return result(out, err)
+	l.pool.put(in, reusable)
+	return result
 }
 
-// output remembers the first error of the response's writer.
-type output struct {
-	w   io.Writer
-	err error
-}
-
-func (o *output) Write(p []byte) (int, error) {
-	n, err := o.w.Write(p)
-	if err != nil && o.err == nil {
-		o.err = err
-	}
-	return n, err
-}
-
-// result translates the end of a call.
-func result(out *output, err error) runtime.Result {
-	var exit *sys.ExitError
-	switch {
-	case errors.Is(out.err, runtime.ErrOutputLimit):
-		return runtime.Result{Reason: runtime.OutputLimit}
-	case out.err != nil:
-		return runtime.Result{Reason: runtime.Cancelled}
-	case err == nil:
-		return runtime.Result{}
-	case errors.As(err, &exit):
-		switch code := exit.ExitCode(); code {
-		case 0:
-			return runtime.Result{}
-		case sys.ExitCodeDeadlineExceeded:
-			return runtime.Result{Reason: runtime.Timeout}
-		case sys.ExitCodeContextCanceled:
-			return runtime.Result{Reason: runtime.Cancelled}
-		default:
-			return runtime.Result{Reason: runtime.Exit, Exit: int32(code)}
-		}
-	default:
-		return runtime.Result{Reason: runtime.Trap, Detail: err.Error()}
-	}
+// rewrite is the prepare pass as the engine uses it.
+func rewrite(module []byte) ([]byte, *prepare.Info, error) {
+	return prepare.Rewrite(module, prepare.Options{From: "wasi_snapshot_preview1", Redirect: redirected(), Split: split()})
 }

@@ -102,7 +102,8 @@ func newSpecSide(t *testing.T, spectest []byte, prepared bool) *specSide {
 		m.ExportedGlobal(prepare.Fuel).(api.MutableGlobal).Set(50)
 	}
 	if _, err := s.rt.NewHostModuleBuilder(prepare.HostModule).NewFunctionBuilder().
-		WithGoModuleFunction(api.GoModuleFunc(check), nil, nil).Export(prepare.Check).Instantiate(ctx); err != nil {
+		WithGoModuleFunction(api.GoModuleFunc(check), nil, nil).Export(prepare.Check).NewFunctionBuilder().
+		WithGoModuleFunction(api.GoModuleFunc(check), nil, nil).Export(prepare.Enter).Instantiate(ctx); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := s.rt.InstantiateWithConfig(ctx, spectest, wazero.NewModuleConfig()); err != nil {

@@ -15,6 +15,7 @@ import (
 	"runtime/debug"
 
 	"baton/runtime"
+	"baton/runtime/wasm/prepare"
 
 	"github.com/tetratelabs/wazero"
 	"golang.org/x/sys/cpu"
@@ -24,13 +25,14 @@ import (
 // cache directory beside the prepared module and is written last, so a stamp
 // that can be read belongs to complete files.
 type stamp struct {
-	Wazero   string `json:"wazero"`   // version of the compiler
-	CPU      string `json:"cpu"`      // processor features the code may use
-	Pass     int    `json:"pass"`     // version of the prepare pass
-	Module   string `json:"module"`   // SHA-256 of the artifact, hexadecimal
-	Prepared string `json:"prepared"` // file name of the rewritten module
-	Code     string `json:"code"`     // path of the native code, relative to the cache directory
-	CodeSize int64  `json:"codeSize"` // its length in bytes
+	Wazero   string       `json:"wazero"`   // version of the compiler
+	CPU      string       `json:"cpu"`      // processor features the code may use
+	Pass     int          `json:"pass"`     // version of the prepare pass
+	Module   string       `json:"module"`   // SHA-256 of the artifact, hexadecimal
+	Prepared string       `json:"prepared"` // file name of the rewritten module
+	Code     string       `json:"code"`     // path of the native code, relative to the cache directory
+	CodeSize int64        `json:"codeSize"` // its length in bytes
+	Info     prepare.Info `json:"info"`
 }
 
 // passVersion changes with every change of what the prepare pass emits, which
@@ -153,9 +155,9 @@ func Prepare(ctx context.Context, path, cacheDir string) (*Report, error) {
 	if err := validate(ctx, data); err != nil {
 		return nil, err
 	}
-	prepared, err := rewrite(data)
+	prepared, info, err := rewrite(data)
 	if err != nil {
-		return nil, err
+		return nil, &RefusedError{Reason: err}
 	}
 	report.PreparedBytes = len(prepared)
 	if s, err := readStamp(cacheDir, report.Module); err == nil {
@@ -197,7 +199,7 @@ func Prepare(ctx context.Context, path, cacheDir string) (*Report, error) {
 	}
 	s := stamp{
 		Wazero: compilerVersion(), CPU: processor(), Pass: passVersion, Module: report.Module,
-		Prepared: report.Module + ".prepared.wasm", Code: code, CodeSize: st.Size(),
+		Prepared: report.Module + ".prepared.wasm", Code: code, CodeSize: st.Size(), Info: *info,
 	}
 	if err := writeFile(cacheDir, s.Prepared, prepared); err != nil {
 		return nil, fmt.Errorf("write prepared module: %w", err)

@@ -36,9 +36,13 @@ const (
 	// Check is the import that is called when the fuel is used up: () → (). It
 	// sets the global Fuel.
 	Check = "check"
+	// Enter is the import that Run calls first when Frozen is set: () → (). It does
+	// not return there but restores a snapshot of the call.
+	Enter = "enter"
 
 	Fuel    = "baton:fuel"    // mutable i32: what is left before Check
 	Tainted = "baton:tainted" // mutable i32: not 0 after a change that cannot be put back
+	Frozen  = "baton:frozen"  // mutable i32: not 0 makes Run call Enter
 	Memory  = "baton:memory"  // the memory, if there is one
 	Init    = "baton:init"    // () → (): what instantiation used to do, then _initialize if exported
 	Save    = "baton:save"    // () → (): remembers the globals
@@ -70,6 +74,10 @@ type Options struct {
 // called (not an errno of WASI, which are below 128).
 const NotMine = 0xffff
 
+// Again is what a split function's first half returns to be called again
+// with the same arguments.
+const Again = 0xfffe
+
 // TableMax is the most elements of a table: 8 MiB of pointers each.
 const TableMax = 1 << 20
 
@@ -82,6 +90,7 @@ type Info struct {
 	Initialize   bool   // exports _initialize
 	Globals      []byte // value types of the remembered globals
 	Opaque       bool   // some of them cannot be read from outside (vectors, references)
+	Foreign      bool   // imports something that is no function
 	Imports      []Import
 	Functions    int // defined here
 	Checks       int // inserted
@@ -113,6 +122,8 @@ type rewriter struct {
 	nFuncs    uint32   // next index of an additional function
 	fuel      uint32   // index of the global
 	tainted   uint32
+	frozen    uint32
+	enter     uint32 // index of the import
 	slow      uint32 // index of the function that calls Check
 	globals   []byte // additional globals, encoded
 	nGlobals  uint32
@@ -200,7 +211,8 @@ func (rw *rewriter) rewrite(size int) ([]byte, error) {
 // numbers decides the numbers of everything that is added.
 func (rw *rewriter) numbers() error {
 	void := rw.typeOf(nil, nil)
-	rw.added = append(rw.added, addedImport{Check, void})
+	rw.added = append(rw.added, addedImport{Check, void}, addedImport{Enter, void})
+	rw.enter = uint32(rw.importFuncs) + 1
 	split := map[string]uint32{} // position among added imports, plus 1
 	for _, im := range rw.imports {
 		if im.kind == kindFunc && string(im.module) == rw.o.From && slices.Contains(rw.o.Split, string(im.name)) {
@@ -241,9 +253,13 @@ func (rw *rewriter) numbers() error {
 				}
 			}
 			local := uint32(len(params))
+			c = append(c, opLoop, blockEmpty)
 			get()
 			c = appendU32(append(c, opCall), imports+at-1)
 			c = appendU32(append(c, opLocalTee), local)
+			c = appendS32(append(c, opI32Const), Again)
+			c = append(c, opI32Eq, opBrIf, 0, opEnd)
+			c = appendU32(append(c, opLocalGet), local)
 			c = appendS32(append(c, opI32Const), NotMine)
 			c = append(c, opI32Eq, opIf, blockEmpty)
 			get()
@@ -260,6 +276,7 @@ func (rw *rewriter) numbers() error {
 	rw.nGlobals = uint32(len(rw.module.globals))
 	rw.fuel = rw.addGlobal(typeI32)
 	rw.tainted = rw.addGlobal(typeI32)
+	rw.frozen = rw.addGlobal(typeI32)
 	return nil
 }
 
@@ -599,6 +616,9 @@ func (rw *rewriter) entries() ([]byte, error) {
 	}
 	var err error
 	rw.info.Runnable = entry >= 0
+	run = appendU32(append(run, opGlobalGet), rw.frozen)
+	run = appendU32(append(run, opIf, blockEmpty, opCall), rw.enter)
+	run = append(run, opEnd)
 	if entry >= 0 {
 		if run, err = call(run, entry); err != nil {
 			return nil, err
@@ -640,6 +660,7 @@ func (rw *rewriter) entries() ([]byte, error) {
 	put(Run, kindFunc, rw.add(void, nil, run, []byte{opEnd}))
 	put(Fuel, kindGlobal, rw.fuel)
 	put(Tainted, kindGlobal, rw.tainted)
+	put(Frozen, kindGlobal, rw.frozen)
 	if rw.memory {
 		put(Memory, kindMemory, 0)
 	}
@@ -691,7 +712,9 @@ func (rw *rewriter) assemble(size int, code, elements, exports []byte) ([]byte, 
 	var imports []byte
 	for _, im := range rw.imports {
 		from := string(im.module)
-		if im.kind == kindFunc {
+		if im.kind != kindFunc {
+			rw.info.Foreign = true
+		} else {
 			if from == rw.o.From && slices.Contains(rw.o.Redirect, string(im.name)) {
 				from = HostModule
 			}

@@ -1,0 +1,240 @@
+package wasm
+
+import (
+	"cmp"
+	"context"
+	"crypto/rand"
+	"errors"
+	"io"
+	"os"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"baton/runtime"
+	"baton/runtime/wasm/prepare"
+
+	"github.com/tetratelabs/wazero"
+)
+
+// poolKey names what instances have in common.
+type poolKey struct {
+	module string // SHA-256 of the artifact
+	memory int    // bytes
+	files  string
+	freeze bool
+}
+
+// pool holds the instances of one module. An instance is in idle, or with the
+// goroutine that runs it.
+type pool struct {
+	executor *Executor
+	key      poolKey
+	info     *prepare.Info
+	compiled wazero.CompiledModule
+	config   wazero.ModuleConfig
+	root     *os.Root // of key.files
+	image    atomic.Pointer[pristine]
+
+	users int // guarded by executor.mu
+
+	mu     sync.Mutex
+	idle   []*instance // the last used one last
+	count  int         // of all instances
+	closed bool
+}
+
+func randomSource() io.Reader { return rand.Reader }
+
+// ready reports whether an instance is waiting.
+func (p *pool) ready() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.idle) > 0
+}
+
+// get returns an instance, or nil and the result to answer. Making one takes
+// long, so that inv is promoted before.
+func (p *pool) get(f *runtime.Function, inv *runtime.Invocation) (*instance, runtime.Result) {
+	p.mu.Lock()
+	if n := len(p.idle); n > 0 {
+		in := p.idle[n-1]
+		p.idle = p.idle[:n-1]
+		p.mu.Unlock()
+		p.executor.kept.Add(-in.size())
+		return in, runtime.Result{}
+	}
+	if p.closed || p.count >= p.executor.o.InstancesMax {
+		p.mu.Unlock()
+		return nil, runtime.Result{Reason: runtime.Unavailable, Detail: "as many instances as allowed are running"}
+	}
+	p.count++
+	p.mu.Unlock()
+	if inv.Promote != nil {
+		promote := inv.Promote
+		inv.Promote = nil
+		promote()
+	}
+	in, err := p.newInstance(f, inv)
+	if err == nil {
+		return in, runtime.Result{}
+	}
+	p.mu.Lock()
+	p.count--
+	last := p.closed && p.count == 0
+	p.mu.Unlock()
+	if last {
+		p.free()
+	}
+	var failed *initError
+	if errors.As(err, &failed) {
+		return nil, failed.result
+	}
+	return nil, runtime.Result{Reason: runtime.Unavailable, Detail: err.Error()}
+}
+
+// put takes an instance back.
+func (p *pool) put(in *instance, reusable bool) {
+	if reusable {
+		e := p.executor
+		p.mu.Lock()
+		if !p.closed {
+			in.idle = time.Time{}
+			in.used = e.uses.Add(1)
+			p.idle = append(p.idle, in)
+			kept := e.kept.Add(in.size())
+			p.mu.Unlock()
+			if kept > e.o.MemoryMax {
+				e.mu.Lock()
+				e.evict()
+				e.mu.Unlock()
+			}
+			return
+		}
+		p.mu.Unlock()
+	}
+	in.close()
+	p.mu.Lock()
+	p.count--
+	last := p.closed && p.count == 0
+	p.mu.Unlock()
+	if last {
+		p.free()
+	}
+}
+
+// close closes what is idle; what runs is closed when it ends, and the last
+// one frees the rest.
+func (p *pool) close() {
+	p.mu.Lock()
+	idle := p.idle
+	p.idle, p.closed = nil, true
+	p.count -= len(idle)
+	last := p.count == 0
+	p.mu.Unlock()
+	for _, in := range idle {
+		p.executor.kept.Add(-in.size())
+		in.close()
+	}
+	if last {
+		p.free()
+	}
+}
+
+// free gives back what the instances shared. None exists any more.
+func (p *pool) free() {
+	if im := p.image.Load(); im != nil && im.image != nil {
+		im.image.close()
+	}
+	_ = p.compiled.Close(context.Background())
+	if p.root != nil {
+		_ = p.root.Close()
+	}
+}
+
+// instanceBytes is what an instance holds beside its memory: wazero's tables
+// and machine stack, roughly.
+const instanceBytes = 64 << 10
+
+// size is what an idle instance keeps from others, in bytes.
+func (in *instance) size() int64 {
+	n := int64(instanceBytes)
+	if in.memory != nil {
+		n += int64(in.memory.bytes)
+	}
+	if in.own != nil {
+		n += int64(len(in.own.view))
+	}
+	return n
+}
+
+// Trim closes instances that have been idle for longer than idle. The worker
+// calls it from time to time, off the loop; the first call after an instance
+// became idle begins its time.
+func (e *Executor) Trim(idle time.Duration) {
+	now := time.Now()
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for _, p := range e.pools {
+		p.remove(func(in *instance) bool {
+			if in.idle.IsZero() {
+				in.idle = now
+			}
+			return now.Sub(in.idle) > idle
+		})
+	}
+	e.evict()
+}
+
+// evict closes the least recently used idle instances while all together
+// keep more than Options.MemoryMax. The caller holds e.mu.
+func (e *Executor) evict() {
+	over := e.kept.Load() - e.o.MemoryMax
+	if over <= 0 {
+		return
+	}
+	type use struct {
+		used uint64
+		size int64
+	}
+	var uses []use
+	for _, p := range e.pools {
+		p.mu.Lock()
+		for _, in := range p.idle {
+			uses = append(uses, use{in.used, in.size()})
+		}
+		p.mu.Unlock()
+	}
+	slices.SortFunc(uses, func(a, b use) int { return cmp.Compare(a.used, b.used) })
+	last := uint64(0)
+	for _, u := range uses {
+		if over <= 0 {
+			break
+		}
+		last = u.used
+		over -= u.size
+	}
+	for _, p := range e.pools {
+		p.remove(func(in *instance) bool { return in.used <= last })
+	}
+}
+
+// remove closes the idle instances that which names.
+func (p *pool) remove(which func(*instance) bool) {
+	var closing []*instance
+	p.mu.Lock()
+	p.idle = slices.DeleteFunc(p.idle, func(in *instance) bool {
+		if !which(in) {
+			return false
+		}
+		closing = append(closing, in)
+		return true
+	})
+	p.count -= len(closing)
+	p.mu.Unlock()
+	for _, in := range closing {
+		p.executor.kept.Add(-in.size())
+		in.close()
+	}
+}
