@@ -34,9 +34,9 @@
 //
 // # Goroutines, locks, hot functions
 //
-// None of its own but for the metrics collector's; no locks. A writer, a reader
-// and the socket behind it belong to one goroutine at a time; the board may be
-// used by any number of goroutines and processes, as its methods say. Hot, and
+// No goroutines, no locks. A writer, a reader and the socket behind it belong to
+// one goroutine at a time; the board may be used by any number of goroutines and
+// processes, as its methods say. Hot, and
 // proven to allocate nothing: DonationWriter.Add and Flush, DonationReader.Read,
 // CheckConn, all methods of ConnSlot, WorkerSlot and Cell, Board.Enter, Leave
 // and Inflight, WriteFrame and FrameReader.Read of frames without descriptors.

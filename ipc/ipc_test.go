@@ -20,12 +20,13 @@ const childName = "BATON_IPC_TEST_CHILD"
 // test looks at; an error makes them fail. Descriptors that the test passes
 // begin at 3.
 var children = map[string]func() error{
-	"adopt-few":   childAdoptFew,
-	"hello-few":   childHelloFew,
-	"too-many":    childTooMany,
-	"serve":       childServe,
-	"enter-leave": childEnterLeave,
-	"hold":        childHold,
+	"adopt-few":     childAdoptFew,
+	"hello-few":     childHelloFew,
+	"too-many":      childTooMany,
+	"serve":         childServe,
+	"enter-leave":   childEnterLeave,
+	"hold":          childHold,
+	"adopt-and-end": childAdoptAndEnd,
 }
 
 func TestMain(m *testing.M) {

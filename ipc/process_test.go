@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/netip"
 	"os"
@@ -172,16 +173,20 @@ func TestTooManyDescriptorsInFlight(t *testing.T) {
 	if err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
+	testenv.NeedFeature(t, "a second user", string(out) != noOtherUser, errors.New("setuid(2) is not permitted"))
 	if !strings.HasPrefix(string(out), "too many descriptors are in flight\n") {
 		t.Errorf("the child says %q", out)
 	}
 }
 
+const noOtherUser = "cannot become an ordinary user\n"
+
 func childTooMany() error {
 	if os.Getuid() == 0 {
 		// Any user that is not root and runs nothing else.
 		if err := syscall.Setuid(63123); err != nil {
-			return err
+			fmt.Print(noOtherUser)
+			return nil
 		}
 	}
 	if err := sys.SetNofile(64); err != nil {
@@ -216,6 +221,138 @@ func childTooMany() error {
 		}
 	}
 	return errors.New("10 channels are full, and the limit was not met")
+}
+
+// TestKilledWorker: a worker is killed at any moment of its work. What it had
+// said is heard, the board agrees with it, and no descriptor is left anywhere.
+func TestKilledWorker(t *testing.T) {
+	t.Parallel()
+	seed := uint64(time.Now().UnixNano())
+	random := rand.New(rand.NewPCG(seed, 0))
+	for round := range 8 {
+		killWorker(t, random, fmt.Sprintf("round %d of seed %d", round, seed))
+	}
+}
+
+func killWorker(t *testing.T, random *rand.Rand, what string) {
+	const conns = 400
+	board, err := ipc.NewBoard(ipc.BoardOptions{Conns: conns, Workers: 1, Cells: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer board.Close()
+	control, controlThere, err := ipc.NewChannel()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer control.Close()
+	sock, sockThere, err := ipc.NewChannel()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer sock.Close()
+	c := again(t, "adopt-and-end", controlThere.Borrow(), sockThere.Borrow(), board.FD())
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range c.ExtraFiles {
+		f.Close()
+	}
+	if err := errors.Join(controlThere.Close(), sockThere.Close()); err != nil {
+		t.Fatal(err)
+	}
+	killAt := random.IntN(conns)
+	var gone []func() bool
+	var retained []int
+	w := ipc.NewDonationWriter()
+	for slot := range uint32(conns) {
+		n, g := watched(t)
+		gone, retained = append(gone, g), append(retained, n)
+		board.Conn(slot).Store(ipc.MakeWord(9, 0, ipc.Donated))
+		for !w.Add(ipc.Donation{Slot: slot, Generation: 9, FD: n, Bytes: make([]byte, random.IntN(200))}) {
+			_, err := w.Flush(sock.Borrow())
+			if err != nil && !errors.Is(err, ipc.ErrFull) && !errors.Is(err, ipc.ErrPeerGone) {
+				t.Fatalf("%s: %v", what, err)
+			}
+		}
+		if slot == 0 || random.IntN(4) == 0 {
+			_, _ = w.Flush(sock.Borrow())
+		}
+		if slot == 0 {
+			testenv.Until(t, "the worker works", func() bool { return board.Conn(0).Load().State() != ipc.Donated })
+		}
+		if int(slot) == killAt {
+			if err := c.Process.Kill(); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	_ = c.Wait()
+	r := ipc.NewFrameReader()
+	ended := make(map[uint32]bool)
+	for {
+		f, err := r.Read(control.Borrow())
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			t.Fatalf("%s: last words: %v", what, err)
+		}
+		if err := f.EachEnded(func(slot, generation uint32) {
+			if generation != 9 || ended[slot] {
+				t.Errorf("%s: slot %d ended twice, or in generation %d", what, slot, generation)
+			}
+			ended[slot] = true
+		}); err != nil {
+			t.Fatalf("%s: %v", what, err)
+		}
+		f.Close()
+	}
+	states := make(map[ipc.State]int)
+	for slot := range uint32(conns) {
+		word := board.Conn(slot).Load()
+		states[word.State()]++
+		if word.Generation() != 9 || ended[slot] && word.State() != ipc.Ended {
+			t.Errorf("%s: slot %d, reported %v, is %v", what, slot, ended[slot], word)
+		}
+		sys.CloseRaw(retained[slot])
+		if !gone[slot]() {
+			t.Errorf("%s: slot %d (%v) is open somewhere", what, slot, word)
+		}
+	}
+	t.Logf("%s: killed at %d: %d reported, states %v", what, killAt, len(ended), states)
+}
+
+func childAdoptAndEnd() error {
+	board, err := ipc.MapBoard(fd.New(5))
+	if err != nil {
+		return err
+	}
+	r := ipc.NewDonationReader()
+	var ended []ipc.SlotRef
+	for {
+		if err := sys.WaitReadable(4, 10*time.Second); err != nil {
+			return err
+		}
+		got, err := r.Read(4)
+		if err != nil {
+			return err
+		}
+		for _, d := range got {
+			s := board.Conn(d.Slot)
+			for _, state := range []ipc.State{ipc.Reading, ipc.Running, ipc.Responding, ipc.Ended} {
+				s.Store(ipc.MakeWord(d.Generation, 0, state))
+			}
+			sys.CloseRaw(d.FD)
+			ended = append(ended, ipc.SlotRef{Slot: d.Slot, Generation: d.Generation})
+		}
+		if err := ipc.WriteFrame(3, ipc.EndedFrame(ended)); !errors.Is(err, ipc.ErrFull) {
+			if err != nil {
+				return err
+			}
+			ended = ended[:0]
+		}
+	}
 }
 
 // TestAConnectionIsServedByAnotherProcess: the whole way with real TCP. The

@@ -6,44 +6,41 @@ import "strconv"
 // stored before the act, so that whoever finds the slot of a dead worker knows
 // the worst that can have happened.
 //
-//	              gateway                              worker
-//	Free ──take──▶ Gateway ──donate──▶ Donated ──adopt──▶ Reading ◀──────┐
-//	 ▲               ▲  ▲                 │                │  ▲  │       │
-//	 │               │  └── not sent, ────┘                │  │  │       │
-//	 │               │      not adopted                    │  │  ▼       │
-//	 │               │                                     │  │ Running  │
-//	 │               │                                     │  │  │       │
-//	 │               │                                     │  │  ▼       │
-//	 │               │                                     │  └─Responding
-//	 │               │                                     ▼     │  │
-//	 │               └──take back── Returned ◀──return── Idle ◀──┘  │
-//	 │                                  ▲                  │        │
-//	 │                                  └──────return──────┼────────┤
-//	 └────────────── let go ──────────────────── Ended ◀───┴────────┘
+//	Free ─▶ Gateway ─▶ Donated ─▶ Reading ─▶ Running ─▶ Responding ─▶ Idle ─▶ Reading …
+//	           ▲                     └──────────┴────┬──────┴──────────┘
+//	           └──────── Returned ◀──────────────────┤
+//	Free ◀──────────────── Ended ◀───────────────────┘
 //
-// Reading may be left for every state to its right. Each state has one process
-// that may leave it:
+// Each state has one process that may leave it, and only that one writes:
 //
-//	Free        gateway: nobody uses the slot.
-//	Gateway     gateway: it owns the connection; no worker touches it.
-//	Donated     the worker named in the word, by adopting; the gateway keeps the
-//	            bytes that travel. The gateway takes it back when nothing was
-//	            sent, when the worker reports it as not adopted, or when the
-//	            worker is gone: then it donates it again with the same bytes.
-//	Reading     worker: stored before each read(2), and while bytes of a request
-//	            are in its memory. Found at a dead worker: close.
-//	Running     worker: the function runs, the request id is in the slot, no byte
-//	            of an answer was written. Found: answer 502, close.
-//	Responding  worker: stored before the first write(2). Found: close.
-//	Idle        worker: no byte of a request is in its memory and none of an
-//	            answer unsent. Found: donate again.
-//	Returned    gateway: the worker has closed its descriptor and sent a Returned
-//	            frame with the bytes. Found without the frame: close.
-//	Ended       gateway: the worker has shut the connection down, closed its
-//	            descriptor and reports it in an Ended frame. Found: let go.
+//	state       left by  to          when
+//	Free        gateway  Gateway     the slot is taken, in a new generation
+//	Gateway     gateway  Donated     before the message is sent
+//	                     Free        answered, or given to the control plane
+//	Donated     worker   Reading     adopted
+//	            gateway  Gateway     not sent, reported as not adopted, or the worker is lost
+//	Reading     worker   Idle        no byte came, or what came was answered
+//	                     Running     a request is whole: its id is in the slot
+//	                     Responding  … and is refused without running anything
+//	Running     worker   Responding  before the first write(2)
+//	Responding  worker   Idle        all is written and nothing is read
+//	                     Reading     … and bytes of the next request are in memory
+//	                     Running     … and it is whole
+//	Idle        worker   Reading     before read(2)
+//	any of      worker   Returned    at a request boundary: descriptor closed, Returned frame sent next
+//	these four           Ended       shut down; descriptor closed and Ended frame sent next
+//	Returned    gateway  Gateway     the frame has come
+//	Ended       gateway  Free        the frame has come, and the duplicate is closed
 //
-// A slot is freed only after the gateway has closed its duplicate, and taken
-// with a new generation.
+// What the gateway does with the slots of a worker that is gone, after it has
+// read that worker's channels to their end:
+//
+//	Donated     never read by the worker: donate again, with the bytes that were kept
+//	Idle        nothing in memory: donate again
+//	Returned    its frame was read already, or the bytes are lost: close
+//	Ended       let go
+//	Running     no byte of an answer was written: answer 502 with the id, then close
+//	Reading, Responding, and what has no name: close
 type State uint8
 
 // The states; see State.
