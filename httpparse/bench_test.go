@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"net/http"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -93,6 +94,92 @@ func BenchmarkHead(b *testing.B) {
 					b.Fatal(n)
 				}
 			}
+		})
+	}
+}
+
+// BenchmarkCGI looks for a header block in a function's output.
+func BenchmarkCGI(b *testing.B) {
+	for _, c := range []struct{ name, output string }{
+		{"json", `{"message":"Hello, world","runtime":"wasm"}` + strings.Repeat(" ", 4096)},
+		{"text", "Hello, world: this is a text\n" + strings.Repeat("and more of it\n", 100)},
+		{"block", "Status: 200 OK\nContent-Type: text/html\nSet-Cookie: a=b\n\n<html>"},
+	} {
+		b.Run(c.name, func(b *testing.B) {
+			var h CGIHead
+			output := []byte(c.output)
+			b.ReportAllocs()
+			for b.Loop() {
+				if isBlock, _, _ := ParseCGI(&h, output); isBlock != (c.name == "block") {
+					b.Fatal(isBlock)
+				}
+			}
+		})
+	}
+}
+
+// BenchmarkChunks decodes 64 KiB of data in chunks of one size.
+func BenchmarkChunks(b *testing.B) {
+	const total = 64 << 10
+	for _, size := range []int{16, 1 << 10, 16 << 10} {
+		b.Run(strconv.Itoa(size), func(b *testing.B) {
+			var body []byte
+			for range total / size {
+				body = append(AppendChunkSize(body, size), make([]byte, size)...)
+				body = append(body, "\r\n"...)
+			}
+			body = AppendLastChunk(body)
+			b.SetBytes(total)
+			b.ReportAllocs()
+			for b.Loop() {
+				var c Chunks
+				var o Outcome
+				for rest := body; o == Incomplete; {
+					var n int
+					_, n, o, _ = c.Next(rest)
+					rest = rest[n:]
+				}
+				if o != Complete {
+					b.Fatal(o)
+				}
+			}
+		})
+	}
+}
+
+// BenchmarkResponseHead writes the head of a small response.
+func BenchmarkResponseHead(b *testing.B) {
+	dst := make([]byte, 0, 512)
+	date := AppendDate(nil, 784111777)
+	b.ReportAllocs()
+	for b.Loop() {
+		p := AppendStatusLine(dst, 200)
+		p = append(p, date...)
+		p = AppendField(p, "X-Request-Id", "6b1f0c3e-5a72-4d19")
+		p = AppendField(p, "Content-Type", "application/json")
+		p = AppendContentLength(p, 1024)
+		if len(p) == 0 {
+			b.Fatal("nothing written")
+		}
+	}
+}
+
+// BenchmarkHeadByteByByte is what a client costs that sends the largest head
+// one byte at a time, so that it is read again for each: the whole of it, and
+// per byte.
+func BenchmarkHeadByteByByte(b *testing.B) {
+	for _, c := range []struct{ name, value string }{{"ascii", "a"}, {"obs-text", "\xff"}, {"mixed", "a\t"}} {
+		b.Run(c.name, func(b *testing.B) {
+			head := []byte(get11 + host + "X: " + strings.Repeat(c.value, HeadBytesMax))[:HeadBytesMax-1]
+			var r Request
+			for b.Loop() {
+				for i := range head {
+					if o, _, _ := ParseHead(&r, head[:i]); o != Incomplete {
+						b.Fatal(o)
+					}
+				}
+			}
+			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/float64(len(head)), "ns/byte")
 		})
 	}
 }

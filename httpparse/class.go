@@ -97,27 +97,15 @@ func trim(b []byte) []byte {
 
 // ValidFieldName says whether b is a field name: a token.
 // Source: RFC 9110 section 5.1.
-func ValidFieldName(b []byte) bool { return validName(b) }
+func ValidFieldName(b []byte) bool { return len(b) > 0 && all(b, isToken) }
 
 // ValidFieldValue says whether b can stand in a field line without ending it:
 // no control character but HTAB. Bytes from 0x80 on are allowed (obs-text).
 // Source: RFC 9110 section 5.5.
-func ValidFieldValue(b []byte) bool { return validValue(b) }
-
-func validName[T string | []byte](s T) bool {
-	for i := range len(s) {
-		if class[s[i]]&isToken == 0 {
-			return false
-		}
+func ValidFieldValue(b []byte) bool {
+	i := 0
+	for len(b)-i >= 8 && valueStop(load(b, i)) == 0 {
+		i += 8
 	}
-	return len(s) > 0
-}
-
-func validValue[T string | []byte](s T) bool {
-	for i := range len(s) {
-		if class[s[i]]&isValue == 0 {
-			return false
-		}
-	}
-	return true
+	return valueRun(b, i) == len(b)
 }

@@ -74,8 +74,18 @@ func AppendStatusLine(dst []byte, status int) []byte {
 //
 // Source: RFC 9112 section 5.
 func AppendField(dst []byte, name, value string) []byte {
-	if !validName(name) || !validValue(value) {
+	if len(name) == 0 {
 		return dst
+	}
+	for i := range len(name) {
+		if class[name[i]]&isToken == 0 {
+			return dst
+		}
+	}
+	for i := range len(value) {
+		if class[value[i]]&isValue == 0 {
+			return dst
+		}
 	}
 	dst = append(dst, name...)
 	dst = append(dst, ':', ' ')
@@ -85,7 +95,7 @@ func AppendField(dst []byte, name, value string) []byte {
 
 // AppendFieldBytes is AppendField for bytes.
 func AppendFieldBytes(dst, name, value []byte) []byte {
-	if !validName(name) || !validValue(value) {
+	if !ValidFieldName(name) || !ValidFieldValue(value) {
 		return dst
 	}
 	dst = append(dst, name...)
