@@ -14,6 +14,7 @@ import (
 	"baton/control"
 	"baton/deploy"
 	"baton/examples"
+	"baton/route/sqlite"
 )
 
 // bundled holds demo.wasm when it was there at the build, and a note.
@@ -90,7 +91,7 @@ func (c *commands) initialise(ctx context.Context, demo bool) (done initialised,
 			return done, fmt.Errorf("read the demo functions: %w", err)
 		}
 	}
-	rows, err := c.openRows(filepath.Join(c.data, databaseName))
+	rows, err := sqlite.Open(filepath.Join(c.data, databaseName))
 	if err != nil {
 		return done, fmt.Errorf("make the database: %w", err)
 	}
