@@ -3,7 +3,7 @@ package route
 import (
 	"fmt"
 	"math/rand/v2"
-	"runtime"
+	goruntime "runtime"
 	"testing"
 )
 
@@ -39,7 +39,7 @@ func benchTable(tb testing.TB, n int) *Table {
 	if len(errs) > 0 {
 		tb.Fatal(errs[0])
 	}
-	runtime.GC()
+	goruntime.GC()
 	return t
 }
 
@@ -109,18 +109,18 @@ func BenchmarkPublish(b *testing.B) {
 func BenchmarkHeap(b *testing.B) {
 	for _, n := range []int{1000, 100_000, 1_000_000} {
 		b.Run(fmt.Sprintf("routes=%d", n), func(b *testing.B) {
-			var before, after runtime.MemStats
+			var before, after goruntime.MemStats
 			for b.Loop() {
-				runtime.GC()
-				runtime.ReadMemStats(&before)
+				goruntime.GC()
+				goruntime.ReadMemStats(&before)
 				t, errs := Build(1, benchRows(n))
 				if len(errs) > 0 {
 					b.Fatal(errs)
 				}
-				runtime.GC()
-				runtime.GC()
-				runtime.ReadMemStats(&after)
-				runtime.KeepAlive(t)
+				goruntime.GC()
+				goruntime.GC()
+				goruntime.ReadMemStats(&after)
+				goruntime.KeepAlive(t)
 			}
 			b.ReportMetric(float64(after.HeapAlloc-before.HeapAlloc)/float64(n), "B/route")
 		})

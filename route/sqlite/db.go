@@ -16,11 +16,10 @@ type KV struct {
 	Value string // the descriptor as JSON
 }
 
-// Change is what one row is now.
-type Change struct {
-	Key   string
-	Value string
-	Gone  bool // there is no such row; Value is empty
+// KVChange is what one row is now.
+type KVChange struct {
+	KV
+	Deleted bool // there is no such row; Value is empty
 }
 
 // ErrNoRow is what Delete answers when there is no such row.
@@ -132,7 +131,7 @@ func (db *DB) do(ctx context.Context, what string, f func(*handle) error) (err e
 
 // Put inserts or replaces one row, durably.
 func (db *DB) Put(ctx context.Context, key, value string) error {
-	_, err := db.Apply(ctx, []Change{{Key: key, Value: value}})
+	_, err := db.Apply(ctx, []KVChange{{KV: KV{key, value}}})
 	return err
 }
 
@@ -156,12 +155,12 @@ func (db *DB) Delete(ctx context.Context, key string) error {
 // returns without error they are on the disk. seq is the place of the last of
 // them in the change log: a Feed whose Seq is not less has given them to its
 // sink. The rows are not checked: route.ParseRow does that.
-func (db *DB) Apply(ctx context.Context, changes []Change) (seq int64, err error) {
+func (db *DB) Apply(ctx context.Context, changes []KVChange) (seq int64, err error) {
 	err = db.do(ctx, "change rows", func(h *handle) error {
 		return h.transact(ctx, "BEGIN IMMEDIATE", func() error {
 			for _, c := range changes {
 				var err error
-				if c.Gone {
+				if c.Deleted {
 					_, err = h.conn.ExecContext(ctx, "DELETE FROM functions WHERE k = ?", c.Key)
 				} else {
 					_, err = h.conn.ExecContext(ctx, `INSERT INTO functions(k, v, updated) VALUES (?, ?, unixepoch())
@@ -211,4 +210,26 @@ func (db *DB) List(ctx context.Context, after string, limit int) (rows []KV, err
 		}, selectKV+" AND k > ? ORDER BY k LIMIT ?", after, limit)
 	})
 	return rows, err
+}
+
+// pruneStep bounds how long one Prune keeps other writers waiting.
+const pruneStep = 10_000
+
+// Prune removes the oldest entries of the change log, up to and without upTo,
+// at most 10,000 of them; more says that there are more. A feed that has not
+// come so far notices and reads all rows again.
+func (db *DB) Prune(ctx context.Context, upTo int64) (more bool, err error) {
+	err = db.do(ctx, "prune change log", func(h *handle) error {
+		return h.transact(ctx, "BEGIN IMMEDIATE", func() error {
+			result, err := h.conn.ExecContext(ctx, `DELETE FROM baton_changes WHERE seq < ? AND seq <
+				(SELECT min(seq) FROM baton_changes) + ?`, upTo, pruneStep)
+			if err != nil {
+				return err
+			}
+			n, err := result.RowsAffected()
+			more = n >= pruneStep
+			return err
+		})
+	})
+	return more, err
 }

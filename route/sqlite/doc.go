@@ -4,8 +4,9 @@
 //	Open(path) (*DB, error)        creates the file when there is none
 //	db.Put, db.Delete, db.Apply    one durable transaction each; Apply says its place in the change log
 //	db.Get, db.List                rows
-//	NewFeed(path, sink) *Feed      watches the file
-//	feed.Run(ctx)                  Reset with all rows, then Change after change, until ctx ends
+//	db.Prune                       shortens the change log, a bounded step at a time
+//	OpenFeed(path, options)        watches the file
+//	feed.Run(ctx, sink)            Reset with all rows, then Change after change, until ctx ends
 //	feed.Wake(), feed.Seq()        look at once; all changes up to here were given to the sink
 //	Version(ctx)                   of SQLite itself
 //

@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"fmt"
 	"sync/atomic"
 	"time"
 )
@@ -14,8 +15,8 @@ type Sink interface {
 	// Reset says all rows that there are; the slice is the sink's.
 	Reset(rows []KV) error
 	// Change says what some rows are now, each key once; the slice is the
-	// sink's. One transaction's changes come together, unless it made more than 4096.
-	Change(changes []Change) error
+	// sink's. One transaction's changes come together, as far as they fit into FeedOptions.Batch.
+	Change(changes []KVChange) error
 	// Trouble says that changes cannot be seen now, and why; nil, that they
 	// can again. It is called once for each new kind of trouble, not for each
 	// failed look. What was said before stays true to the best of our
@@ -23,45 +24,53 @@ type Sink interface {
 	Trouble(err error)
 }
 
-// Bounds and waits of a feed.
+// FeedOptions are a feed's. The zero value has the defaults.
+type FeedOptions struct {
+	// Poll is the time between two looks; 0: 20 ms. Less costs CPU (a look
+	// that finds nothing takes some 20 µs), more delays changes.
+	Poll time.Duration
+	// Batch is the most entries of the change log that are read in one
+	// transaction and given to the sink in one call; 0: 4096. Less splits
+	// transactions of other processes into more calls, more makes each longer.
+	Batch int
+}
+
+// The defaults and waits of a feed.
 const (
-	// pollEvery is the time between two looks. A look that finds nothing takes
-	// some 20 µs of CPU.
-	pollEvery  = 20 * time.Millisecond
-	backoffMax = 500 * time.Millisecond // between two looks while there is trouble
-	busyRead   = 250 * time.Millisecond // readers of a WAL wait for a recovery or an exclusive lock only
-
-	// batchMax is how many entries of the change log are read in one
-	// transaction, and given to the sink in one call.
-	batchMax = 4096
-
-	// logKeep is how many entries of the change log are kept that nobody
-	// needs, so that people can look at the newest. When there are pruneStep
-	// more, pruneStep of them are removed, which bounds how long other writers
-	// wait for it.
-	logKeep   = 1000
-	pruneStep = 4000
+	pollDefault  = 20 * time.Millisecond
+	batchDefault = 4096
+	backoffMax   = 500 * time.Millisecond // between two looks while there is trouble
+	busyRead     = 250 * time.Millisecond // readers of a WAL wait for a recovery or an exclusive lock only
 )
 
 // Feed tells a Sink about every change of the rows in a file.
 type Feed struct {
-	path string
-	sink Sink
-	wake chan struct{}
-	seq  atomic.Int64 // all of the change log up to here is with the sink
+	path    string
+	options FeedOptions
+	wake    chan struct{}
+	seq     atomic.Int64 // all of the change log up to here is with the sink
 
 	// Owned by Run.
+	sink    Sink
 	h       *handle
 	version *sql.Stmt // PRAGMA data_version
 	data    int64     // its value at the last look
 	schema  int64     // PRAGMA schema_version
 	loaded  bool      // the sink has had all rows of this file
-	oldest  int64     // no entry of the change log is older
 }
 
-// NewFeed prepares to watch the file at path, which need not exist yet.
-func NewFeed(path string, sink Sink) *Feed {
-	return &Feed{path: path, sink: sink, wake: make(chan struct{}, 1)}
+// OpenFeed prepares to watch the file at path, which need not exist yet.
+func OpenFeed(path string, o FeedOptions) (*Feed, error) {
+	if o.Poll == 0 {
+		o.Poll = pollDefault
+	}
+	if o.Batch == 0 {
+		o.Batch = batchDefault
+	}
+	if o.Poll < 0 || o.Batch < 0 {
+		return nil, fmt.Errorf("open feed: negative poll %v or batch %d", o.Poll, o.Batch)
+	}
+	return &Feed{path: path, options: o, wake: make(chan struct{}, 1)}, nil
 }
 
 // Wake makes Run look at once, instead of at the next poll. Any goroutine may
@@ -85,12 +94,13 @@ func (f *Feed) Seq() int64 { return f.seq.Load() }
 // at the path means Reset: changes may have gone by unseen.
 //
 // Call it once.
-func (f *Feed) Run(ctx context.Context) error {
+func (f *Feed) Run(ctx context.Context, sink Sink) error {
+	f.sink = sink
 	defer f.close()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
-	var trouble error // what the sink was told last
-	wait := pollEvery
+	var told trouble // to the sink; zero: none
+	wait := f.options.Poll
 	for {
 		select {
 		case <-ctx.Done():
@@ -106,17 +116,18 @@ func (f *Feed) Run(ctx context.Context) error {
 		case errors.As(err, &refused):
 			return refused.err
 		case err == nil:
-			wait = pollEvery
-			if trouble != nil {
-				f.sink.Trouble(nil)
+			wait = f.options.Poll
+			if told != (trouble{}) {
+				sink.Trouble(nil)
 			}
+			told = trouble{}
 		default:
-			wait = min(2*wait, backoffMax)
-			if !sameTrouble(err, trouble) {
-				f.sink.Trouble(err)
+			wait = min(2*wait, max(backoffMax, f.options.Poll))
+			if now := troubleOf(err); now != told {
+				sink.Trouble(err)
+				told = now
 			}
 		}
-		trouble = err
 		timer.Reset(wait)
 	}
 }
@@ -133,17 +144,20 @@ func toSink(err error) error {
 	return nil
 }
 
-// sameTrouble says whether two troubles are of one kind.
-func sameTrouble(a, b error) bool {
-	if b == nil {
-		return false
-	}
+// trouble is a kind of trouble, to tell a new one from one that goes on. What
+// has no sentinel is told apart by its words: that decides about a report only.
+type trouble struct {
+	kind  error
+	words string
+}
+
+func troubleOf(err error) trouble {
 	for _, kind := range []error{ErrMissing, ErrBusy, ErrCorrupt, ErrVersion} {
-		if errors.Is(a, kind) || errors.Is(b, kind) {
-			return errors.Is(a, kind) && errors.Is(b, kind)
+		if errors.Is(err, kind) {
+			return trouble{kind: kind}
 		}
 	}
-	return a.Error() == b.Error()
+	return trouble{words: err.Error()}
 }
 
 func (f *Feed) close() {
@@ -200,26 +214,8 @@ func (f *Feed) look(ctx context.Context) (err error) {
 	}
 	if err == nil {
 		f.data = data
-		f.prune(ctx)
 	}
 	return err
-}
-
-// prune shortens the change log. It is not urgent: what fails, because another
-// process is writing, say, is tried again after a later change.
-func (f *Feed) prune(ctx context.Context) {
-	upTo := f.seq.Load() - logKeep
-	if upTo-f.oldest < pruneStep {
-		return
-	}
-	// The feed's own commit does not change its data_version.
-	_ = f.h.transact(ctx, "BEGIN IMMEDIATE", func() error {
-		if _, err := f.h.conn.ExecContext(ctx, `DELETE FROM baton_changes WHERE seq <= ? AND seq <
-			(SELECT min(seq) FROM baton_changes) + ?`, upTo, pruneStep); err != nil {
-			return err
-		}
-		return f.h.conn.QueryRowContext(ctx, "SELECT coalesce(min(seq), 0) FROM baton_changes").Scan(&f.oldest)
-	})
 }
 
 // reload repairs the schema and gives the sink all rows.
@@ -253,7 +249,7 @@ func (f *Feed) reload(ctx context.Context) error {
 	if err := toSink(f.sink.Reset(rows)); err != nil {
 		return err
 	}
-	f.schema, f.loaded, f.oldest = schema, true, 0
+	f.schema, f.loaded = schema, true
 	f.seq.Store(seq)
 	return nil
 }
@@ -263,7 +259,7 @@ func (f *Feed) reload(ctx context.Context) error {
 func (f *Feed) advance(ctx context.Context) error {
 	for {
 		last, more, gap := f.seq.Load(), false, false
-		var changes []Change
+		var changes []KVChange
 		err := f.h.transact(ctx, "BEGIN", func() error {
 			var err error
 			changes, last, more, gap, err = f.batch(ctx, last)
@@ -290,7 +286,7 @@ func (f *Feed) advance(ctx context.Context) error {
 // batch reads one batch of the log after seq, and what its rows are now. gap
 // says that entries are missing: the log was pruned too far, or emptied, or
 // counts from the start again.
-func (f *Feed) batch(ctx context.Context, seq int64) (changes []Change, last int64, more, gap bool, err error) {
+func (f *Feed) batch(ctx context.Context, seq int64) (changes []KVChange, last int64, more, gap bool, err error) {
 	last = seq
 	place := make(map[string]int) // of a key in changes
 	err = f.h.query(ctx, func(r *sql.Rows) error {
@@ -303,10 +299,10 @@ func (f *Feed) batch(ctx context.Context, seq int64) (changes []Change, last int
 		last = at
 		if _, known := place[key.String]; key.Valid && !known {
 			place[key.String] = len(changes)
-			changes = append(changes, Change{Key: key.String, Gone: true})
+			changes = append(changes, KVChange{KV: KV{Key: key.String}, Deleted: true})
 		}
 		return nil
-	}, "SELECT seq, CASE typeof(k) WHEN 'text' THEN substr(k, 1, 4096) END FROM baton_changes WHERE seq > ? ORDER BY seq LIMIT ?", seq, batchMax)
+	}, "SELECT seq, CASE typeof(k) WHEN 'text' THEN substr(k, 1, 4096) END FROM baton_changes WHERE seq > ? ORDER BY seq LIMIT ?", seq, f.options.Batch)
 	if err != nil || gap {
 		return nil, seq, false, gap, err
 	}
@@ -320,7 +316,7 @@ func (f *Feed) batch(ctx context.Context, seq int64) (changes []Change, last int
 			return err
 		}
 		if i, ok := place[kv.Key]; ok {
-			changes[i] = Change{Key: kv.Key, Value: kv.Value}
+			changes[i] = KVChange{KV: kv}
 		}
 		return nil
 	}, selectKV+" AND k IN (SELECT k FROM baton_changes WHERE seq > ? AND seq <= ?)", seq, last)
@@ -328,6 +324,6 @@ func (f *Feed) batch(ctx context.Context, seq int64) (changes []Change, last int
 		return nil, seq, false, false, err
 	}
 	// The end of the log is where the sequence stands: else its end is gone.
-	full := last-seq == int64(batchMax)
+	full := last-seq == int64(f.options.Batch)
 	return changes, last, last < head && full, head < last || last < head && !full, nil
 }

@@ -40,7 +40,7 @@ func (m *mirror) Reset(rows []KV) error {
 	return nil
 }
 
-func (m *mirror) Change(changes []Change) error {
+func (m *mirror) Change(changes []KVChange) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.calls++
@@ -51,7 +51,7 @@ func (m *mirror) Change(changes []Change) error {
 			return fmt.Errorf("%s twice in one call", c.Key)
 		}
 		seen[c.Key] = true
-		if c.Gone {
+		if c.Deleted {
 			delete(m.rows, c.Key)
 		} else {
 			m.rows[c.Key] = c.Value
@@ -116,13 +116,22 @@ func start(t *testing.T) (path string, db *DB, m *mirror) {
 	return path, db, m
 }
 
+func feed(t testing.TB, path string) *Feed {
+	t.Helper()
+	f, err := OpenFeed(path, FeedOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return f
+}
+
 func follow(t *testing.T, path string) (*mirror, *Feed) {
 	t.Helper()
 	m := &mirror{}
-	f := NewFeed(path, m)
+	f := feed(t, path)
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
-	go func() { ended <- f.Run(ctx) }() // stopped and waited for by the cleanup
+	go func() { ended <- f.Run(ctx, m) }() // stopped and waited for by the cleanup
 	t.Cleanup(func() {
 		cancel()
 		if err := <-ended; !errors.Is(err, context.Canceled) {
@@ -560,7 +569,7 @@ func TestNoOpenTransaction(t *testing.T) {
 	}
 }
 
-// TestBatches: one transaction's changes come in one call, up to batchMax
+// TestBatches: one transaction's changes come in one call, up to batchDefault
 // entries of the change log.
 func TestBatches(t *testing.T) {
 	t.Parallel()
@@ -569,49 +578,54 @@ func TestBatches(t *testing.T) {
 	many := func(n int) string {
 		return fmt.Sprintf("WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n WHERE i<%d) INSERT OR REPLACE INTO functions(k,v) SELECT 'k'||i, 'x' FROM n", n)
 	}
-	run(t, path, many(batchMax))
-	testenv.Until(t, "all arrived", func() bool { return strings.Count(m.state(), "x") == batchMax })
-	if m.calls != 1 || m.largest != batchMax {
+	run(t, path, many(batchDefault))
+	testenv.Until(t, "all arrived", func() bool { return strings.Count(m.state(), "x") == batchDefault })
+	if m.calls != 1 || m.largest != batchDefault {
 		t.Errorf("%d calls, the largest of %d", m.calls, m.largest)
 	}
-	run(t, path, many(2*batchMax+10))
-	testenv.Until(t, "all arrived", func() bool { return strings.Count(m.state(), "x") == 2*batchMax+10 })
+	run(t, path, many(2*batchDefault+10))
+	testenv.Until(t, "all arrived", func() bool { return strings.Count(m.state(), "x") == 2*batchDefault+10 })
 	if m.calls != 4 || m.resets != 1 {
 		t.Errorf("%d calls, %d resets", m.calls, m.resets)
 	}
 }
 
-// TestPrune: the change log is bounded, and a feed that comes late finds all
-// rows all the same.
+// TestPrune: the change log shrinks in steps, a feed that is further does not
+// mind, and one that comes late finds all rows all the same.
 func TestPrune(t *testing.T) {
 	t.Parallel()
-	path, db, m := start(t)
+	path := filepath.Join(t.TempDir(), "faas_meta.db")
+	db := open(t, path)
+	m, f := follow(t, path)
 	m.await(t, "map[]")
-	for i := range 6 {
-		run(t, path, fmt.Sprintf("WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n WHERE i<3000) INSERT OR REPLACE INTO functions(k,v) SELECT 'k'||(i%%3), '%d' FROM n", i))
-		m.await(t, fmt.Sprintf("map[k0:%d k1:%d k2:%d]", i, i, i))
-	}
-	count := func() (n int) {
-		c := <-db.turn
-		defer func() { db.turn <- c }()
-		if err := c.h.conn.QueryRowContext(t.Context(), "SELECT count(*) FROM baton_changes").Scan(&n); err != nil {
+	const entries = 2*pruneStep + 10
+	run(t, path, fmt.Sprintf("WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n WHERE i<%d) INSERT OR REPLACE INTO functions(k,v) SELECT 'k'||(i%%3), 'x' FROM n", entries))
+	testenv.Until(t, "the feed has read all of it", func() bool { return f.Seq() == entries })
+	steps := 1
+	for more := true; more; steps++ {
+		var err error
+		if more, err = db.Prune(t.Context(), entries-4); err != nil {
 			t.Fatal(err)
 		}
-		return n
 	}
-	testenv.Until(t, "the log is short", func() bool {
-		put(t, db, "k0", "5")
-		n := count()
-		return logKeep <= n && n <= logKeep+2*pruneStep
-	})
+	c := <-db.turn
+	var left, first int64
+	err := c.h.conn.QueryRowContext(t.Context(), "SELECT count(*), min(seq) FROM baton_changes").Scan(&left, &first)
+	db.turn <- c
+	if err != nil || left != 5 || first != entries-4 || steps != 4 {
+		t.Errorf("%d entries from %d in %d steps: %v", left, first, steps-1, err)
+	}
 	late, _ := follow(t, path)
-	late.await(t, "map[k0:5 k1:5 k2:5]")
+	late.await(t, "map[k0:x k1:x k2:x]")
 	put(t, db, "k0", "6")
-	late.await(t, "map[k0:6 k1:5 k2:5]")
-	m.await(t, "map[k0:6 k1:5 k2:5]")
+	late.await(t, "map[k0:6 k1:x k2:x]")
+	m.await(t, "map[k0:6 k1:x k2:x]")
 	if m.resets != 1 {
 		t.Errorf("%d resets", m.resets)
 	}
+	// Pruned beyond what a feed has seen: it reads all rows.
+	run(t, path, "BEGIN; DELETE FROM functions WHERE k='k1'; DELETE FROM baton_changes; INSERT INTO functions VALUES('z','1',0); COMMIT")
+	m.await(t, "map[k0:6 k2:x z:1]")
 }
 
 // TestRandomStatements: after any statements, the sink has what the table has.
@@ -686,9 +700,9 @@ func TestSinkEndsRun(t *testing.T) {
 	db := open(t, path)
 	refusal := errors.New("no more")
 	m := &mirror{refuse: refusal}
-	f := NewFeed(path, m)
+	f := feed(t, path)
 	ended := make(chan error, 1)
-	go func() { ended <- f.Run(context.Background()) }() // ended by the sink's refusal
+	go func() { ended <- f.Run(context.Background(), m) }() // ended by the sink's refusal
 	m.await(t, "map[]")
 	put(t, db, "a", "1")
 	if err := <-ended; err != refusal {
@@ -704,7 +718,7 @@ func TestSeqAndWake(t *testing.T) {
 	m, f := follow(t, path)
 	m.await(t, "map[]")
 	for i := range 20 {
-		seq, err := db.Apply(t.Context(), []Change{{Key: "a", Value: fmt.Sprint(i)}, {Key: "b", Gone: true}})
+		seq, err := db.Apply(t.Context(), []KVChange{{KV: KV{"a", fmt.Sprint(i)}}, {KV: KV{Key: "b"}, Deleted: true}})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -744,7 +758,7 @@ func TestDB(t *testing.T) {
 	}
 	gone, cancel := context.WithCancel(ctx)
 	cancel()
-	if _, err := db.Apply(gone, []Change{{Key: "x"}}); !errors.Is(err, context.Canceled) {
+	if _, err := db.Apply(gone, []KVChange{{KV: KV{Key: "x"}}}); !errors.Is(err, context.Canceled) {
 		t.Errorf("cancelled: %v", err)
 	}
 	if _, found, _ := db.Get(ctx, "x"); found {
@@ -819,10 +833,10 @@ func BenchmarkVisible(b *testing.B) {
 	}
 	defer db.Close()
 	arrived := make(arrivals, 16)
-	f := NewFeed(path, arrived)
+	f := feed(b, path)
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
-	go func() { ended <- f.Run(ctx) }() // stopped and waited for below
+	go func() { ended <- f.Run(ctx, arrived) }() // stopped and waited for below
 	<-arrived
 	for b.Loop() {
 		if err := db.Put(ctx, "a", "1"); err != nil {
@@ -842,7 +856,8 @@ func BenchmarkLook(b *testing.B) {
 		b.Fatal(err)
 	}
 	defer db.Close()
-	f := NewFeed(path, make(arrivals, 16))
+	f := feed(b, path)
+	f.sink = make(arrivals, 16)
 	defer f.close()
 	for b.Loop() {
 		if err := f.look(context.Background()); err != nil {
@@ -853,6 +868,6 @@ func BenchmarkLook(b *testing.B) {
 
 type arrivals chan struct{}
 
-func (a arrivals) Reset([]KV) error      { a <- struct{}{}; return nil }
-func (a arrivals) Change([]Change) error { a <- struct{}{}; return nil }
-func (a arrivals) Trouble(error)         {}
+func (a arrivals) Reset([]KV) error        { a <- struct{}{}; return nil }
+func (a arrivals) Change([]KVChange) error { a <- struct{}{}; return nil }
+func (a arrivals) Trouble(error)           {}
