@@ -571,5 +571,7 @@ func (b *Back) balance() {
 		readLoad(&b.loads[i], w, b.now)
 		b.loads[i].Ready = w.Pid() != 0
 	}
-	b.shed = b.shedder.Tick(b.loads, b.cfg.Worker)
+	if n := b.shedder.Tick(b.loads, b.cfg.Worker); n > 0 {
+		b.shed = n
+	}
 }

@@ -33,6 +33,7 @@ type ControlConn struct {
 	ended   bool
 	failed  error
 	watch   sync.Once
+	closing sync.Once
 	hangup  chan struct{}
 	watched chan struct{}
 }
@@ -153,22 +154,29 @@ func (c *ControlConn) watchHangup() {
 	}()
 }
 
-// Close implements net.Conn, and waits for the goroutine behind Hangup.
+// Close implements net.Conn, and waits for the goroutine behind Hangup. Closing
+// again does nothing: fasthttp closes what it has served, and so does whoever
+// owns the connection.
 func (c *ControlConn) Close() error {
-	watching := true
-	c.watch.Do(func() { watching = false })
+	err := os.ErrClosed
+	c.closing.Do(func() { err = c.close() })
+	return err
+}
+
+func (c *ControlConn) close() error {
+	c.watch.Do(func() {}) // from here on nobody begins to watch
 	// An answer on its way is destroyed by a reset, and closing with unread
 	// input sends one: RFC 9112 section 9.6.
 	if tcp, ok := c.Conn.(*net.TCPConn); ok && tcp.CloseWrite() == nil {
 		_ = c.Conn.SetReadDeadline(time.Now().Add(time.Second))
-		if watching {
+		if c.watched != nil {
 			<-c.watched
 		} else {
 			_, _ = io.CopyN(io.Discard, c.Conn, lingerBytesMax)
 		}
 	}
 	err := c.Conn.Close()
-	if watching {
+	if c.watched != nil {
 		<-c.watched
 	}
 	return err

@@ -19,7 +19,7 @@ const (
 	// waitingMax bounds the connections of one loop that wait because no worker
 	// has room. Beyond it, and after waitingTime, the answer is 503.
 	waitingMax  = 1024
-	waitingTime = 5 * time.Second
+	waitingTime = 10 * time.Second
 
 	// keptFreeMax bounds the buffers of sent bytes that one loop keeps for reuse.
 	keptFreeMax = 256

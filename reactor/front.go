@@ -114,6 +114,10 @@ func NewFront(cfg FrontConfig) (*Front, error) {
 	if f.returns, err = newReturnsLoop(f); err != nil {
 		return nil, err
 	}
+	if err := checkFree(cfg.Listen); err != nil {
+		f.abandon()
+		return nil, err
+	}
 	listen := cfg.Listen
 	for i := range cfg.Loops {
 		l := &frontLoop{}
@@ -142,6 +146,21 @@ func NewFront(cfg FrontConfig) (*Front, error) {
 		f.start(&l.loop)
 	}
 	return f, nil
+}
+
+// checkFree says whether the port is another process's. The loops' sockets share
+// the port (SO_REUSEPORT) and would share it with any process of the same user,
+// which then gets a part of the connections: so it is tried without, first.
+func checkFree(addr netip.AddrPort) error {
+	if addr.Port() == 0 {
+		return nil
+	}
+	n, err := sys.ListenTCP(addr, sys.ListenOptions{})
+	if err != nil {
+		return fmt.Errorf("listen on %s: %w", addr, err)
+	}
+	sys.CloseRaw(n)
+	return nil
 }
 
 // abandon releases what a failed NewFront has acquired; no loop runs yet.

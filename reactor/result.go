@@ -9,6 +9,9 @@ import (
 // respond writes the answer that k's function has made. rest is what arrived
 // behind the request.
 func (b *Back) respond(c *conn, k *call, rest []byte) step {
+	if b.draining {
+		c.closing = true // it began before the drain did
+	}
 	out := &k.run.out
 	if k.run.result.Reason != runtime.OK {
 		return b.respondFailed(c, k, rest)
