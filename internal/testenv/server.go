@@ -59,6 +59,9 @@ func Launch(t testing.TB, o Options) *Server {
 		if output, err := exec.Command(s.binary, "init", "--data", s.Data).CombinedOutput(); err != nil {
 			t.Fatalf("baton init: %v\n%s", err, output)
 		}
+		if err := prepareAll(s.binary, s.Data); err != nil {
+			t.Fatal(err)
+		}
 	}
 	if s.Addr == "" {
 		s.Addr = FreeAddr(t)
