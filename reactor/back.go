@@ -382,6 +382,12 @@ func (b *Back) adopt(d *ipc.Donation) *conn {
 		// The changes were sent before the gateway published them.
 		_ = b.onControl()
 	}
+	if err := ipc.CheckConn(d.FD); err != nil {
+		b.log.Error("what was donated is no connection", "slot", d.Slot, "err", err)
+		sys.CloseRaw(d.FD)
+		b.send(ipc.NotAdoptedFrame([]ipc.SlotRef{{Slot: d.Slot, Generation: d.Generation}}))
+		return nil
+	}
 	c := b.newConn(d.FD, d.Peer)
 	c.slot, c.generation = d.Slot, d.Generation
 	b.self.AddConns(1)

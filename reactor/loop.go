@@ -24,8 +24,9 @@ const (
 
 	// scratchBytes is the size of a loop's read buffer: one read(2) takes at
 	// most this much. It holds a whole head (httpparse.HeadBytesMax) with room
-	// for pipelined requests or the begin of a body, and fits a donation frame.
-	scratchBytes = 48 << 10
+	// for pipelined requests or the begin of a body, and is exactly what travels
+	// with one connection, so what one loop has read another can take.
+	scratchBytes = ipc.ConnBytesMax
 
 	// mailMax bounds the functions posted to a loop and not yet run. They come
 	// from the supervisor and the publication of tables, a few per worker; a
