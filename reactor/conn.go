@@ -60,7 +60,6 @@ type conn struct {
 	lingering        bool // … after a bounded drain, because more may arrive
 	inHead           bool // the first bytes of a head are here, the last is not
 	hungUp           bool // the client is gone; an answer has no reader
-	returning        bool // back: goes back to the gateway at the next boundary
 	requests         uint32
 
 	// in holds unread bytes between two events, nil when there are none. While

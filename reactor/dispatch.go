@@ -118,16 +118,6 @@ func (d *dispatcher) detach(id int) {
 	*w = donor{sock: -1}
 }
 
-// anyReady says whether a worker takes connections.
-func (d *dispatcher) anyReady() bool {
-	for i := range d.donors {
-		if d.donors[i].ready {
-			return true
-		}
-	}
-	return false
-}
-
 // donate gives the connection n, which the loop has taken out of its poller,
 // to the best worker, under a slot that the caller took from the ledger. b is
 // every byte read from it and not answered; table is the generation it was

@@ -184,8 +184,7 @@ func (e *environ) open(name string) {
 	e.text = append(append(e.text, name...), '=')
 }
 
-func (e *environ) close()  { e.text = append(e.text, 0) }
-func (e *environ) close0() { e.text = append(e.text, 0) }
+func (e *environ) close() { e.text = append(e.text, 0) }
 
 // appendName appends a field name the way CGI spells it.
 func (e *environ) appendName(name string) {

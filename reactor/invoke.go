@@ -46,7 +46,6 @@ type run struct {
 	chunks   httpparse.Chunks
 	cancelIt atomic.Bool
 	headLen  int
-	end      int // bytes of the connection's storage that the request takes
 	promote  func()
 	promoted *scratch // the scratch that the request's bytes lie in
 }
