@@ -530,6 +530,25 @@ func TestBoundOfConnections(t *testing.T) {
 	}
 }
 
+// A connection that Shutdown cuts off stays cut: whoever serves it may set its
+// own deadline just afterwards.
+func TestCutOutlivesDeadlines(t *testing.T) {
+	t.Parallel()
+	_, server := tcpPair(t)
+	c := &conn{Conn: server}
+	defer c.Close()
+	c.cut()
+	later := time.Now().Add(time.Hour)
+	for _, set := range []func(time.Time) error{c.SetDeadline, c.SetReadDeadline, c.SetWriteDeadline} {
+		if err := set(later); !errors.Is(err, os.ErrClosed) {
+			t.Errorf("a deadline after the cut: %v, want os.ErrClosed", err)
+		}
+	}
+	if _, err := c.Read(make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("Read = %v, want os.ErrDeadlineExceeded", err)
+	}
+}
+
 func TestNewRefusesAWeakToken(t *testing.T) {
 	t.Parallel()
 	for _, token := range []string{"", "short", strings.Repeat("x", 31), strings.Repeat("x", 513), strings.Repeat("x", 40) + "\n"} {

@@ -32,6 +32,7 @@
 //
 // # Lock order
 //
-// Server.mu, sessions.mu and guard.mu are leaves: nothing is called while one
-// is held.
+// Server.mu comes before conn.deadlines, which is held across nothing but setting
+// a deadline. sessions.mu and guard.mu are leaves: nothing is called while one is
+// held.
 package control

@@ -1,6 +1,7 @@
 package control
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -77,11 +78,21 @@ type errorBody struct {
 }
 
 func (r reason) body(id string) []byte {
-	b, err := json.Marshal(errorBody{reasons[r].text, component, r.String(), id})
+	b, err := encode(errorBody{reasons[r].text, component, r.String(), id})
 	if err != nil {
 		panic("control: an error body is not JSON: " + err.Error())
 	}
-	return append(b, '\n')
+	return b
+}
+
+// encode is a value as one line of JSON, for eyes too: "<" stays what it is. It
+// is never sent as anything that a browser would read as markup.
+func encode(value any) ([]byte, error) {
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
+	err := e.Encode(value)
+	return b.Bytes(), err
 }
 
 // fail answers a request with a reason. The request id is in the response.

@@ -3,7 +3,6 @@ package control
 import (
 	"bytes"
 	"crypto/subtle"
-	"encoding/json"
 	"net"
 	"net/netip"
 	"net/url"
@@ -278,7 +277,7 @@ func isOrigin(origin, host []byte) bool {
 
 // reply answers with a value as JSON.
 func (s *Server) reply(ctx *fasthttp.RequestCtx, status int, value any) {
-	body, err := json.Marshal(value)
+	body, err := encode(value)
 	if err != nil {
 		s.log.Error("control answer is not JSON", "err", err)
 		s.fail(ctx, reasonInternal)
@@ -286,7 +285,7 @@ func (s *Server) reply(ctx *fasthttp.RequestCtx, status int, value any) {
 	}
 	ctx.SetStatusCode(status)
 	ctx.Response.Header.SetContentType("application/json")
-	ctx.SetBody(append(body, '\n'))
+	ctx.SetBody(body)
 }
 
 func (s *Server) notImplemented(ctx *fasthttp.RequestCtx) { s.fail(ctx, reasonNotImplemented) }

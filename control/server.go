@@ -239,8 +239,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 		s.cancel()
 		s.mu.Lock()
 		for c := range s.conns {
-			// Not Close: whoever serves c closes it, once.
-			_ = c.Conn.SetDeadline(time.Unix(1, 0))
+			c.cut()
 		}
 		s.mu.Unlock()
 		<-done
@@ -269,6 +268,9 @@ type conn struct {
 	closing  sync.Once
 	closeErr error
 
+	deadlines sync.Mutex // held while a deadline is set
+	isCut     bool       // no deadline is set any more
+
 	watching sync.Once
 	watch    sync.WaitGroup // the watcher
 }
@@ -278,6 +280,31 @@ func (c *conn) Close() error {
 	c.closing.Do(func() { c.closeErr = c.Conn.Close() })
 	return c.closeErr
 }
+
+// cut ends every read and write, now and later. It does not close: whoever
+// serves c does, once.
+func (c *conn) cut() {
+	c.deadlines.Lock()
+	defer c.deadlines.Unlock()
+	c.isCut = true
+	_ = c.Conn.SetDeadline(time.Unix(1, 0))
+}
+
+// deadline sets one, unless c was cut: fasthttp's own would undo that.
+func (c *conn) deadline(set func(time.Time) error, t time.Time) error {
+	c.deadlines.Lock()
+	defer c.deadlines.Unlock()
+	if c.isCut {
+		return os.ErrClosed
+	}
+	return set(t)
+}
+
+// The three deadlines of net.Conn.
+
+func (c *conn) SetDeadline(t time.Time) error      { return c.deadline(c.Conn.SetDeadline, t) }
+func (c *conn) SetReadDeadline(t time.Time) error  { return c.deadline(c.Conn.SetReadDeadline, t) }
+func (c *conn) SetWriteDeadline(t time.Time) error { return c.deadline(c.Conn.SetWriteDeadline, t) }
 
 // context is the request's: it ends with the client's hang-up, with the answer,
 // and with the server. A handler asks for it when it has read what it wants of
