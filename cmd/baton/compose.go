@@ -4,27 +4,24 @@ import (
 	"context"
 	"errors"
 
-	"baton/deploy"
+	"baton/gateway"
 	"baton/runtime/wasm"
 	"baton/worker"
 )
-
-// errNotBuilt says that a part is missing from this state of the sources.
-var errNotBuilt = errors.New("not in this build")
 
 // exitRefused is how `baton prepare` says that the module cannot run; any other
 // failure says nothing about the module.
 const exitRefused = 3
 
-// rowStore is the functions table as `baton init` uses it.
-type rowStore interface {
-	deploy.Rows
-	Close() error
+// serve runs the gateway until ctx ends, or abort.
+func (c *commands) serve(ctx context.Context, abort <-chan struct{}, f serveFlags) error {
+	config := gateway.Config{
+		Listen: f.listen, Data: c.data, Workers: f.workers, ConnsMax: f.conns, Drain: f.drain, Stall: f.stall,
+		Version: version, Isolation: isolation(), Debug: f.debug,
+		Stdout: c.out, Logger: newLogger(c.err, f.debug), Abort: abort,
+	}
+	return gateway.Run(ctx, config)
 }
-
-func (c *commands) openRows(string) (rowStore, error) { return nil, errNotBuilt }
-
-func (c *commands) serve(context.Context, <-chan struct{}, serveFlags) error { return errNotBuilt }
 
 func (c *commands) worker() error { return worker.Run(newLogger(c.err, false)) }
 

@@ -19,6 +19,7 @@ import (
 
 	"baton/control"
 	"baton/deploy"
+	"baton/gateway"
 	"baton/internal/testenv"
 )
 
@@ -59,9 +60,9 @@ func stoppable(data string) int {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
-	start, err := startOf(os.Getpid())
+	self, err := gateway.Self()
 	if err == nil {
-		err = os.WriteFile(pidFile(data), fmt.Appendf(nil, "%d %s\n", os.Getpid(), start), 0o600)
+		err = os.WriteFile(pidFile(data), fmt.Appendf(nil, "%d %d\n", self.PID, self.Start), 0o600)
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -72,6 +73,8 @@ func stoppable(data string) int {
 	end()
 	return 0
 }
+
+func pidFile(data string) string { return filepath.Join(data, "run", "serve.pid") }
 
 // world is a control plane's backend that says what a test wants.
 type world struct {
@@ -430,10 +433,11 @@ func TestStopGivesUp(t *testing.T) {
 // here it names this test.
 func TestStopNeverHitsAnother(t *testing.T) {
 	t.Parallel()
-	start, err := startOf(os.Getpid())
+	self, err := gateway.Self()
 	if err != nil {
 		t.Fatal(err)
 	}
+	start := fmt.Sprint(self.Start)
 	for _, law := range []struct {
 		name, file string
 		code       int

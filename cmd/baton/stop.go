@@ -5,16 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
-	"path/filepath"
-	"strconv"
-	"strings"
 	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"baton/control"
+	"baton/gateway"
 	"baton/internal/sys"
 )
 
@@ -24,8 +21,6 @@ const (
 	stopWaitDefault = 30 * time.Second
 	// stopAskTimeout bounds the question; after it, the signal is sent.
 	stopAskTimeout = 3 * time.Second
-	// pidFileMax bounds what is read of a pid file, in bytes.
-	pidFileMax = 64
 )
 
 func (c *commands) stopCommand() *cobra.Command {
@@ -68,7 +63,7 @@ func (c *commands) stop(ctx context.Context, wait time.Duration) error {
 	defer cancel()
 	switch err := control.NewClient(c.data).Stop(asking); {
 	case err == nil && server == nil:
-		return fmt.Errorf("the server on %s is stopping, but its pid file %s does not say which process that is: `baton status` tells when it is gone", c.data, pidFile(c.data))
+		return fmt.Errorf("the server on %s is stopping, but no pid file says which process that is: `baton status` tells when it is gone", c.data)
 	case err == nil:
 	case server == nil && errors.Is(err, control.ErrNotRunning):
 		_, err := fmt.Fprintf(c.out, "no server runs on %s\n", c.data)
@@ -99,60 +94,30 @@ type server struct {
 	pidfd int
 }
 
-func pidFile(data string) string { return filepath.Join(data, "run", "serve.pid") }
-
-// findServer opens the process that a data directory's pid file names, "PID
-// START", with the start in clock ticks since boot. nil says that there is none:
-// no file, no such process, or another one under the same number.
+// findServer opens the process that a data directory's pid file names. nil says
+// that there is none: no file, no such process, or another one under its number.
 func findServer(data string) (*server, error) {
-	text, err := os.ReadFile(pidFile(data))
+	owner, err := gateway.ReadOwner(data)
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) {
 		return nil, nil
 	}
 	if err != nil {
 		return nil, err
 	}
-	words := strings.Fields(string(text[:min(len(text), pidFileMax)]))
-	if len(words) != 2 {
-		return nil, fmt.Errorf("%s: want a pid and a start time, got %q", pidFile(data), text[:min(len(text), pidFileMax)])
-	}
-	pid, err := strconv.Atoi(words[0])
-	if err != nil || pid <= 0 {
-		return nil, fmt.Errorf("%s: want a pid, got %q", pidFile(data), words[0])
-	}
 	// The process first, its start time after: whatever has the number from now
 	// on, the pidfd means the one that was compared.
-	pidfd, err := sys.PidfdOpen(pid)
-	if errors.Is(err, syscall.ESRCH) {
+	pidfd, err := sys.PidfdOpen(owner.PID)
+	if errors.Is(err, syscall.ESRCH) || errors.Is(err, syscall.EINVAL) { // EINVAL: above the largest pid
 		return nil, nil
 	}
 	if err != nil {
 		return nil, err
 	}
-	s := &server{pid: pid, pidfd: pidfd}
-	start, err := startOf(pid)
-	if err != nil || start != words[1] {
-		s.close()
-		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ESRCH) {
-			err = nil
-		}
-		return nil, err
+	if !owner.Alive() {
+		_ = syscall.Close(pidfd)
+		return nil, nil
 	}
-	return s, nil
-}
-
-// startOf reads field 22 of /proc/PID/stat as text. Counting begins behind the
-// name, which may hold anything.
-func startOf(pid int) (string, error) {
-	text, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
-	if err != nil {
-		return "", err
-	}
-	words := strings.Fields(string(text[strings.LastIndexByte(string(text), ')')+1:]))
-	if len(words) < 20 {
-		return "", fmt.Errorf("/proc/%d/stat: no start time in %q", pid, text)
-	}
-	return words[19], nil
+	return &server{pid: owner.PID, pidfd: pidfd}, nil
 }
 
 func (s *server) signal(signal syscall.Signal) error {
