@@ -58,6 +58,7 @@ func TestRulesFire(t *testing.T) {
 		{"a fixed name", "route/x.go", `var s = "/tmp/baton"`, "fixed names"},
 		{"an error as text", "route/x.go", `func f(e error) bool { return e.Error() == "EOF" }`, "compared as text"},
 		{"an error searched as text", "route/x.go", `import "strings"; func f(e error) bool { return strings.Contains(e.Error(), "EOF") }`, "compared as text"},
+		{"an error's text, cut", "route/x.go", `import "strings"; func f(e error) { strings.Cut(e.Error(), "EOF") }`, ""},
 		{"failed to", "route/x.go", `import "errors"; var e = errors.New("failed to open")`, "being done"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

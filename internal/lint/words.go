@@ -256,10 +256,14 @@ func checkCall(f file, names map[string]string, call *ast.CallExpr, add func(tok
 			add(call.Pos(), "call of %s: %s", called, banned.Instead)
 		}
 	}
-	if names[from.Name] == "strings" && !f.isTest() && len(call.Args) > 0 && isErrorText(call.Args[0]) {
+	if names[from.Name] == "strings" && slices.Contains(comparisons, selector.Sel.Name) &&
+		!f.isTest() && len(call.Args) > 0 && isErrorText(call.Args[0]) {
 		add(call.Pos(), "an error compared as text: errors.Is or errors.As")
 	}
 }
+
+// comparisons of package strings; to cut an error's text for a person is fine.
+var comparisons = []string{"Contains", "HasPrefix", "HasSuffix", "EqualFold", "Index"}
 
 // isErrorText tells whether e is a call of a method Error without arguments.
 func isErrorText(e ast.Expr) bool {

@@ -138,7 +138,8 @@ func goroutines() []string {
 	return kept
 }
 
-// isOfTesting: goroutines that the test framework or this package keeps.
+// isOfTesting: goroutines that the test framework or this package keeps, or that
+// a dependency starts once and never ends.
 func isOfTesting(stack string) bool {
 	for _, known := range []string{
 		"testing.(*M).Run(",
@@ -148,6 +149,7 @@ func isOfTesting(stack string) bool {
 		"os/signal.signal_recv(",
 		"internal/testenv.(*processStarter).run(",
 		"runtime/trace.",
+		"fasthttp.updateServerDate.",
 	} {
 		if strings.Contains(stack, known) {
 			return true
