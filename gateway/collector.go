@@ -1,10 +1,10 @@
 package gateway
 
 import (
-	"errors"
 	"fmt"
 	"log/slog"
 	"os"
+	"sync/atomic"
 	"time"
 
 	"baton/internal/sys"
@@ -18,6 +18,7 @@ type collector struct {
 	board   *ipc.Board
 	log     *slog.Logger
 	ready   *os.File // a duplicate of the socket, for waiting until it is readable
+	closing atomic.Bool
 }
 
 // openCollector binds the socket at path. pidOf is the process of a worker, 0
@@ -66,7 +67,7 @@ func (c *collector) run() {
 		}
 		return false // wait for more
 	})
-	if err != nil && !errors.Is(err, os.ErrClosed) {
+	if err != nil && !c.closing.Load() {
 		c.log.Error("no more metrics are received", "err", err)
 	}
 }
@@ -74,6 +75,7 @@ func (c *collector) run() {
 // close ends run and then the socket, whose name goes with the run directory.
 // wait returns when run has ended.
 func (c *collector) close(wait func()) error {
+	c.closing.Store(true)
 	err := c.ready.Close()
 	wait()
 	if e := c.metrics.Close(); err == nil {

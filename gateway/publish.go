@@ -398,7 +398,7 @@ func (p *publisher) run(ctx context.Context) {
 		p.take(now)
 		p.prepare(ctx, &preparing)
 		p.begin(now)
-		p.finish(now)
+		p.finish()
 		p.tellSettled()
 		timer.Reset(p.pause(now))
 		select {
@@ -785,7 +785,7 @@ func (p *publisher) begin(now time.Time) {
 		return
 	}
 	defer frame.Close()
-	f := &flight{table: table, rows: rows, began: now, waiting: make(map[int]time.Time)}
+	f := &flight{table: table, rows: rows, began: time.Now(), waiting: make(map[int]time.Time)}
 	for _, r := range rows {
 		r.state, r.value, r.served = rowSent, "", r.want
 		if r.gone {
@@ -884,7 +884,7 @@ func (p *publisher) refused(changes []route.Change, rows []*row, errs []route.Ro
 }
 
 // finish publishes the table that is on its way once every worker has it.
-func (p *publisher) finish(now time.Time) {
+func (p *publisher) finish() {
 	f := p.flight
 	if f == nil || len(f.waiting) > 0 {
 		return
@@ -904,7 +904,7 @@ func (p *publisher) finish(now time.Time) {
 		p.unshadow()
 	}
 	p.log.Debug("table published", "generation", f.table.Generation(), "changes", len(f.rows),
-		"routes", f.table.Len(), "took", now.Sub(f.began))
+		"routes", f.table.Len(), "took", time.Since(f.began))
 	if p.done != nil {
 		p.done(f.table.Generation(), len(f.rows))
 	}
