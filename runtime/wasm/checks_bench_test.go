@@ -51,7 +51,7 @@ func BenchmarkChecks(b *testing.B) {
 		}
 		if _, err := rt.NewHostModuleBuilder(prepare.HostModule).NewFunctionBuilder().
 			WithGoModuleFunction(api.GoModuleFunc(check), nil, nil).Export(prepare.Check).NewFunctionBuilder().
-			WithGoModuleFunction(api.GoModuleFunc(check), nil, nil).Export(prepare.Enter).Instantiate(ctx); err != nil {
+			WithGoModuleFunction(api.GoModuleFunc(check), nil, []api.ValueType{api.ValueTypeI32}).Export(prepare.Enter).Instantiate(ctx); err != nil {
 			b.Fatal(err)
 		}
 		m, err := rt.InstantiateWithConfig(ctx, v.module, wazero.NewModuleConfig().WithStartFunctions())

@@ -156,7 +156,9 @@ func (e *Executor) Load(ctx context.Context, f *runtime.Function) (runtime.Loade
 		e.pools[key] = p
 	}
 	p.users++
-	return &loaded{f: f, pool: p}, nil
+	l := &loaded{f: f, pool: p}
+	p.warm(f)
+	return l, nil
 }
 
 // newPool loads the native code.

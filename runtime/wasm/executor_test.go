@@ -2,6 +2,7 @@ package wasm
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"os"
 	"path/filepath"
@@ -29,10 +30,11 @@ func (v vars) AppendTo(dst []byte) []byte {
 	return dst
 }
 
-// executor returns an Executor over a fresh cache.
+// executor returns an Executor over the cache that all tests share, so that
+// each module is compiled once.
 func executor(tb testing.TB) *Executor {
 	tb.Helper()
-	e, err := New(Options{CacheDir: tb.TempDir()})
+	e, err := New(Options{CacheDir: filepath.Join(built.dir, "cache")})
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -47,9 +49,10 @@ func executor(tb testing.TB) *Executor {
 // load prepares and loads f.
 func load(tb testing.TB, e *Executor, f *runtime.Function) runtime.Loaded {
 	tb.Helper()
-	if _, err := Prepare(tb.Context(), f.Module, e.dir); err != nil {
-		tb.Fatal(err)
-	}
+	once(tb, "prepared-"+filepath.Base(f.Module), func(string) error {
+		_, err := Prepare(context.Background(), f.Module, e.dir)
+		return err
+	})
 	l, err := e.Load(tb.Context(), f)
 	if err != nil {
 		tb.Fatal(err)

@@ -3,7 +3,6 @@ package wasm
 import (
 	"fmt"
 
-	"baton/runtime"
 	"baton/runtime/wasm/prepare"
 
 	"github.com/tetratelabs/wazero/experimental"
@@ -30,6 +29,7 @@ func (in *instance) freeze() {
 	}
 	if !in.resumed {
 		in.snapshot = experimental.GetSnapshotter(in.calling).Snapshot()
+		in.hook()
 		in.resumed = true
 	}
 }
@@ -51,16 +51,5 @@ func (in *instance) freezeImage() error {
 	if _, err := in.module.ExportedFunction(prepare.Save).Call(in); err != nil {
 		return err
 	}
-	in.frozen.Set(1)
 	return nil
-}
-
-// enter is called first by Run when the instance is frozen. It does not
-// return here: the call continues in fd_read, which answers Again.
-func (in *instance) enter() {
-	if in.snapshot == nil {
-		in.end(runtime.Result{Reason: runtime.Internal, Detail: "frozen without a snapshot"})
-	}
-	in.again[0] = prepare.Again
-	in.snapshot.Restore(in.again[:])
 }

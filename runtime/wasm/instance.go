@@ -26,7 +26,7 @@ type instance struct {
 	module  api.Module
 	memory  *memory         // nil: the module has none
 	mem     api.Memory      // the same, as wazero sees it
-	ctx     context.Context // in itself, or with wazero's snapshots enabled
+	ctx     context.Context // in, with wazero's snapshots enabled
 	fuel    api.MutableGlobal
 	tainted api.MutableGlobal
 	frozen  api.MutableGlobal
@@ -60,6 +60,11 @@ type instance struct {
 	snapshot experimental.Snapshot
 	again    [1]uint64 // what fd_read answers when a snapshot is restored
 	exitErr  *wasi.ExitError
+
+	// Leaving by a snapshot; see end.
+	exits bool                  // the last invocation ended by proc_exit
+	leave experimental.Snapshot // of this invocation's start
+	left  [1]uint64             // what Enter answers when leave is restored
 }
 
 // runsMax is after how many invocations the machine stack of an instance is
@@ -89,11 +94,9 @@ func (in *instance) Value(key any) any {
 	return nil
 }
 
-// instanceOf returns the instance whose code calls a host function.
+// instanceOf returns the instance whose code calls a host function with a
+// context that is made from the instance.
 func instanceOf(ctx context.Context) *instance {
-	if in, ok := ctx.(*instance); ok {
-		return in
-	}
 	return ctx.Value(instanceKey{}).(*instance)
 }
 
@@ -117,11 +120,8 @@ func (p *pool) newInstance(f *runtime.Function, inv *runtime.Invocation) (in *in
 		return nil, fmt.Errorf("instantiate: %w", err)
 	}
 	in.mem = in.module.ExportedMemory(prepare.Memory)
-	in.ctx = in
+	in.ctx = experimental.WithSnapshotter(in)
 	in.freezes = p.key.freeze && p.info.Command
-	if in.freezes {
-		in.ctx = experimental.WithSnapshotter(in)
-	}
 	in.fuel = in.module.ExportedGlobal(prepare.Fuel).(api.MutableGlobal)
 	in.tainted = in.module.ExportedGlobal(prepare.Tainted).(api.MutableGlobal)
 	in.frozen = in.module.ExportedGlobal(prepare.Frozen).(api.MutableGlobal)
@@ -227,6 +227,7 @@ func (in *instance) begin(f *runtime.Function, inv *runtime.Invocation) {
 	in.result, in.ended = runtime.Result{}, false
 	in.read0, in.eof, in.closed, in.promoted, in.resumed = 0, false, 0, false, false
 	in.started, in.checked, in.deadline = time.Time{}, time.Time{}, inv.Deadline
+	in.leave = nil
 	if in.memory != nil {
 		in.memory.begin(in.pool.executor.faults.Load())
 	}
@@ -246,8 +247,17 @@ func (in *instance) start(now time.Time) {
 // put back and may serve again.
 func (in *instance) invoke(f *runtime.Function, inv *runtime.Invocation) (result runtime.Result, reusable bool) {
 	in.begin(f, inv)
-	err := in.run.CallWithStack(in.ctx, nil)
+	var err error
+	if in.freezes || in.exits {
+		err = in.run.CallWithStack(in.ctx, nil)
+	} else {
+		err = in.run.CallWithStack(in, nil)
+	}
 	result = in.outcome(err)
+	if exits := in.ended && (result.Reason == runtime.OK || result.Reason == runtime.Exit); exits != in.exits {
+		in.exits = exits
+		in.hook()
+	}
 	reusable = in.putBack(result)
 	in.inv, in.function = nil, nil
 	return result, reusable
@@ -276,10 +286,39 @@ func (in *instance) outcome(err error) runtime.Result {
 // traceMax bounds the stack trace in a Result's Detail, in bytes.
 const traceMax = 4096
 
-// end ends the running invocation from inside a host function; it does not return.
+// end ends the running invocation from inside a host function; it does not
+// return.
+//
+// A panic would do, but wazero then describes every frame of the stack, which
+// costs some objects each. So a function that exits by proc_exit, as all Go
+// commands do, begins with a snapshot, and ends by going back to it.
 func (in *instance) end(result runtime.Result) {
 	in.result, in.ended = result, true
+	if s := in.leave; s != nil {
+		in.leave = nil
+		in.left[0] = 1
+		s.Restore(in.left[:])
+	}
 	panic(in.exitErr)
+}
+
+// hook makes Run call enter if there is something to do.
+func (in *instance) hook() {
+	v := uint64(0)
+	if in.exits || in.snapshot != nil {
+		v = 1
+	}
+	in.frozen.Set(v)
+}
+
+// enter is called first by Run, in an instance that hook made do so.
+func (in *instance) enter() {
+	in.leave = experimental.GetSnapshotter(in.calling).Snapshot()
+	if in.snapshot != nil {
+		// Does not return: the call continues in fd_read, which answers Again.
+		in.again[0] = prepare.Again
+		in.snapshot.Restore(in.again[:])
+	}
 }
 
 // exit is proc_exit.

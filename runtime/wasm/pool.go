@@ -94,6 +94,19 @@ func (p *pool) get(f *runtime.Function, inv *runtime.Invocation) (*instance, run
 	return nil, runtime.Result{Reason: runtime.Unavailable, Detail: err.Error()}
 }
 
+// warm makes the first instance, and with it the image that others start from,
+// before somebody waits for it: without one, the first burst of requests would
+// run the initialisation once for each. What fails here fails again, with its
+// answer, in the first invocation.
+func (p *pool) warm(f *runtime.Function) {
+	if p.ready() {
+		return
+	}
+	if in, _ := p.get(f, &runtime.Invocation{}); in != nil {
+		p.put(in, true)
+	}
+}
+
 // put takes an instance back.
 func (p *pool) put(in *instance, reusable bool) {
 	if reusable {

@@ -37,7 +37,7 @@ type stamp struct {
 
 // passVersion changes with every change of what the prepare pass emits, which
 // makes the gateway prepare every artifact again.
-const passVersion = 1
+const passVersion = 2
 
 // compilerVersion is what wazero puts into its cache's keys.
 func compilerVersion() string {

@@ -66,7 +66,7 @@ func errno(f func(in *instance, s []uint64) uint32) func(*instance, []uint64) {
 func hostFunctions() []hostFunction {
 	return []hostFunction{
 		{prepare.Check, "", "", func(in *instance, _ []uint64) { in.check() }},
-		{prepare.Enter, "", "", func(in *instance, _ []uint64) { in.enter() }},
+		{prepare.Enter, "", "i", func(in *instance, s []uint64) { in.enter(); s[0] = 0 }},
 		{"args_sizes_get", "ii", "i", errno(argsSizesGet)},
 		{"args_get", "ii", "i", errno(argsGet)},
 		{"environ_sizes_get", "ii", "i", errno(environSizesGet)},
@@ -121,8 +121,9 @@ func instantiateHost(ctx context.Context, rt wazero.Runtime) error {
 	for _, h := range hostFunctions() {
 		f := h.f
 		b = b.NewFunctionBuilder().WithGoFunction(api.GoFunc(func(ctx context.Context, stack []uint64) {
-			in := instanceOf(ctx)
-			if in.freezes {
+			in, ok := ctx.(*instance)
+			if !ok { // wazero's snapshots are enabled
+				in = instanceOf(ctx)
 				in.calling = ctx
 			}
 			f(in, stack)

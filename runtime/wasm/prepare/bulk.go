@@ -8,9 +8,9 @@ import "errors"
 const (
 	// chunk is the longest piece in bytes: about 30 µs at the usual speed.
 	chunk = 256 << 10
-	// bytesShift: a unit of fuel pays for 1<<bytesShift bytes. At 16 bytes
+	// bytesShift: a unit of fuel pays for 1<<bytesShift bytes. At 4 bytes
 	// for a unit, page faults of fresh memory are paid for, too.
-	bytesShift = 4
+	bytesShift = 2
 	// elementsShift: a unit of fuel pays for 1<<elementsShift table elements.
 	elementsShift = 2
 )

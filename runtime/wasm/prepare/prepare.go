@@ -36,8 +36,9 @@ const (
 	// Check is the import that is called when the fuel is used up: () → (). It
 	// sets the global Fuel.
 	Check = "check"
-	// Enter is the import that Run calls first when Frozen is set: () → (). It does
-	// not return there but restores a snapshot of the call.
+	// Enter is the import that Run calls first when Frozen is set: () → (i32).
+	// The host may take or restore a snapshot of the call in it. Run goes on when it
+	// answers 0 and returns at once otherwise.
 	Enter = "enter"
 
 	Fuel    = "baton:fuel"    // mutable i32: what is left before Check
@@ -211,7 +212,7 @@ func (rw *rewriter) rewrite(size int) ([]byte, error) {
 // numbers decides the numbers of everything that is added.
 func (rw *rewriter) numbers() error {
 	void := rw.typeOf(nil, nil)
-	rw.added = append(rw.added, addedImport{Check, void}, addedImport{Enter, void})
+	rw.added = append(rw.added, addedImport{Check, void}, addedImport{Enter, rw.typeOf(nil, []byte{typeI32})})
 	rw.enter = uint32(rw.importFuncs) + 1
 	split := map[string]uint32{} // position among added imports, plus 1
 	for _, im := range rw.imports {
@@ -618,7 +619,7 @@ func (rw *rewriter) entries() ([]byte, error) {
 	rw.info.Runnable = entry >= 0
 	run = appendU32(append(run, opGlobalGet), rw.frozen)
 	run = appendU32(append(run, opIf, blockEmpty, opCall), rw.enter)
-	run = append(run, opEnd)
+	run = append(run, opIf, blockEmpty, opReturn, opEnd, opEnd)
 	if entry >= 0 {
 		if run, err = call(run, entry); err != nil {
 			return nil, err

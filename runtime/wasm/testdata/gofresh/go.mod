@@ -1,0 +1,3 @@
+module gofresh
+
+go 1.26

@@ -1,0 +1,3 @@
+module gohoard
+
+go 1.26
