@@ -44,8 +44,10 @@ type Config struct {
 }
 
 // Run is the worker process. It returns when the worker has drained or was
-// told to stop.
-func Run(log *slog.Logger) error {
+// told to stop. newLogger makes the logger, of everything with debug, which the
+// gateway's first frame says.
+func Run(newLogger func(debug bool) *slog.Logger) error {
+	log := newLogger(false)
 	if _, err := sys.RaiseNofile(); err != nil {
 		log.Warn("limit on open files", "err", err)
 	}
@@ -55,7 +57,7 @@ func Run(log *slog.Logger) error {
 		_ = control.Close()
 		return fmt.Errorf("start as a worker: %w (a worker is started by baton serve only)", err)
 	}
-	log = log.With("worker", cfg.Worker)
+	log = newLogger(cfg.Debug).With("worker", cfg.Worker)
 	board, err := ipc.MapBoard(shared)
 	if err != nil {
 		return fmt.Errorf("map the board: %w", err)

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"log/slog"
 
 	"baton/gateway"
 	"baton/runtime/wasm"
@@ -23,7 +24,9 @@ func (c *commands) serve(ctx context.Context, abort <-chan struct{}, f serveFlag
 	return gateway.Run(ctx, config)
 }
 
-func (c *commands) worker() error { return worker.Run(newLogger(c.err, false)) }
+func (c *commands) worker() error {
+	return worker.Run(func(debug bool) *slog.Logger { return newLogger(c.err, debug) })
+}
 
 // prepare compiles one module.
 func (c *commands) prepare(ctx context.Context, cache string, args []string) error {
