@@ -264,7 +264,7 @@ func (g *gateway) begin(ctx context.Context) {
 	limit, cancel := context.WithTimeout(ctx, settleTimeout)
 	defer cancel()
 	if err := g.publisher.settle(limit); err != nil && ctx.Err() == nil {
-		g.log.Warn("the port opens before every artifact is prepared", "left", g.publisher.preparing(), "after", settleTimeout)
+		g.log.Warn("the port opens before every artifact is prepared", "left", g.publisher.preparing(), "after", settleTimeout.String())
 	}
 	if ctx.Err() == nil {
 		g.workers.begin()
@@ -301,7 +301,7 @@ func (g *gateway) openPort(ctx context.Context) error {
 // The control plane outlives the workers, so that `baton status` shows a drain.
 func (g *gateway) shutdown() {
 	g.draining.Store(true)
-	g.log.Info("draining", "connections", g.front.Stats().Open, "limit", g.cfg.Drain)
+	g.log.Info("draining", "connections", g.front.Stats().Open, "limit", g.cfg.Drain.String())
 	if err := g.front.StopAccepting(); err != nil {
 		g.log.Error("stop accepting", "err", err)
 	}
@@ -355,7 +355,7 @@ func (g *gateway) release() error {
 	}
 	if g.data != nil {
 		errs = append(errs, g.data.close())
-		g.log.Info("stopped", "after", time.Since(g.started).Round(time.Millisecond))
+		g.log.Info("stopped", "after", time.Since(g.started).Round(time.Millisecond).String())
 	}
 	return errors.Join(errs...)
 }

@@ -92,6 +92,18 @@ func (p *process) kill(log *slog.Logger) {
 	}
 }
 
+// gone waits until the process was reaped, at most d, and says whether it was.
+func (p *process) gone(d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-p.exited:
+		return true
+	case <-timer.C:
+		return false
+	}
+}
+
 // close gives the pidfd back.
 func (p *process) close() { _ = p.pidfd.Close() }
 

@@ -904,7 +904,7 @@ func (p *publisher) finish() {
 		p.unshadow()
 	}
 	p.log.Debug("table published", "generation", f.table.Generation(), "changes", len(f.rows),
-		"routes", f.table.Len(), "took", time.Since(f.began))
+		"routes", f.table.Len(), "took", time.Since(f.began).String())
 	if p.done != nil {
 		p.done(f.table.Generation(), len(f.rows))
 	}

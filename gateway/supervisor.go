@@ -31,6 +31,10 @@ const (
 	// it is killed. It has nothing left to wait for.
 	stopPatience = 2 * time.Second
 
+	// deathGrace is how long a process may take to end after its control channel
+	// has, before it is killed. The kernel closes the one on the way to the other.
+	deathGrace = 100 * time.Millisecond
+
 	// killComplaint is how often it is said that a killed process does not end.
 	killComplaint = 10 * time.Second
 )
@@ -177,9 +181,12 @@ func (s *supervisor) onTrouble(id int, text string) {
 	s.keepers[id].log.Warn("a worker has trouble", "text", bounded(text))
 }
 
+// errChannelEnded: the worker has closed its end, or died.
+var errChannelEnded = errors.New("its control channel ended")
+
 func (s *supervisor) onGone(id int, err error) {
 	if err == nil {
-		err = errors.New("its control channel ended")
+		err = errChannelEnded
 	}
 	s.lose(id, err)
 }
@@ -279,7 +286,7 @@ func (s *supervisor) stop(patience time.Duration) {
 	}
 	for _, k := range s.keepers {
 		if l := k.now(); l != nil {
-			k.log.Warn("a worker that was told to stop is killed", "pid", l.process.pid, "after", patience)
+			k.log.Warn("a worker that was told to stop is killed", "pid", l.process.pid, "after", patience.String())
 			s.lose(k.id, fmt.Errorf("not stopped within %v", patience))
 		}
 	}
@@ -374,9 +381,10 @@ func (k *keeper) run() {
 		pause := b.failed(up)
 		switch {
 		case b.broken():
-			k.log.Error("a worker keeps failing; it is tried again, slowly", "err", err, "up", up, "failures", b.failures, "pause", pause)
+			k.log.Error("a worker keeps failing; it is tried again, slowly", "err", err,
+				"up", up.String(), "failures", b.failures, "pause", pause.String())
 		default:
-			k.log.Error("a worker was lost and is replaced", "err", err, "up", up, "pause", pause)
+			k.log.Error("a worker was lost and is replaced", "err", err, "up", up.Round(time.Millisecond).String(), "pause", pause.String())
 		}
 		timer := time.NewTimer(pause)
 		select {
@@ -491,6 +499,9 @@ func (k *keeper) watch(l *life) error {
 		case <-l.process.exited:
 			return nil
 		case why := <-l.lost:
+			if errors.Is(why, errChannelEnded) && l.process.gone(deathGrace) {
+				return nil // it ended by itself: how, is the better answer
+			}
 			return why
 		case <-limit.C:
 			if !l.ready.Load() {
@@ -509,7 +520,7 @@ func (k *keeper) watch(l *life) error {
 			l.ready.Store(true)
 			k.setState(stateReady)
 			k.poke()
-			k.log.Info("worker ready", "pid", l.process.pid, "took", time.Since(l.process.started).Round(time.Millisecond))
+			k.log.Info("worker ready", "pid", l.process.pid, "took", time.Since(l.process.started).Round(time.Millisecond).String())
 		}
 	}
 }
