@@ -4,7 +4,9 @@ import (
 	"fmt"
 	"math/rand/v2"
 	goruntime "runtime"
+	"slices"
 	"testing"
+	"time"
 )
 
 // A route as a deploy writes it: the uuid is the function's id. The numbers
@@ -82,6 +84,60 @@ func BenchmarkLookup(b *testing.B) {
 					}
 				})
 			}
+		})
+	}
+}
+
+// BenchmarkScale holds the promise about size: lookups in a million routes
+// against the same in a hundred, hits, misses, and both at random, in rounds
+// that alternate. It reports the first quartile of the rounds' times, and the
+// ratio of those: a round in which the machine was busy elsewhere says nothing.
+func BenchmarkScale(b *testing.B) {
+	const big, rounds, calls = 1_000_000, 40, 20_000
+	tables := [2]*Table{benchTable(b, 100), benchTable(b, big)}
+	hits := [2][]byte{benchPaths(0, 100), benchPaths(0, big)}
+	misses := benchPaths(big, 2*big)
+	method := []byte("POST")
+	r := rand.New(rand.NewPCG(3, 4))
+	found := make([]bool, calls)
+	for _, kind := range []string{"hit", "miss", "both"} {
+		b.Run(kind, func(b *testing.B) {
+			var times [2][]float64
+			var m Match
+			at := 0
+			for b.Loop() {
+				for range rounds {
+					for i := range found {
+						found[i] = kind == "hit" || kind == "both" && r.IntN(2) == 0
+					}
+					from := at
+					for size, t := range tables {
+						h := hits[size][from%(len(hits[size])-calls*benchPathLen)/benchPathLen*benchPathLen:]
+						ms := misses[from%(len(misses)-calls*benchPathLen)/benchPathLen*benchPathLen:]
+						i := 0
+						start := time.Now()
+						for _, hit := range found {
+							path := ms[i : i+benchPathLen]
+							if hit {
+								path = h[i : i+benchPathLen]
+							}
+							if (t.Lookup(&m, method, path) == Found) != hit {
+								b.Fatal("wrong verdict")
+							}
+							i += benchPathLen
+						}
+						times[size] = append(times[size], float64(time.Since(start).Nanoseconds())/calls)
+					}
+					at = from + calls*benchPathLen
+				}
+			}
+			for i := range times {
+				slices.Sort(times[i])
+			}
+			q := len(times[0]) / 4
+			b.ReportMetric(times[0][q], "ns/100")
+			b.ReportMetric(times[1][q], "ns/1M")
+			b.ReportMetric(times[1][q]/times[0][q], "ratio")
 		})
 	}
 }

@@ -18,10 +18,10 @@ import (
 //	hash   63 … 64-bits | … | 39 … 8      | 7 … 0
 //	       cell               first group   tag
 //
-// A search reads the cell, one group (mostly) of five bytes an element, which
-// stay in the caches when the elements do not, and then ends, or reads the key
-// and the element's address, side by side; it never waits for the element
-// itself. PERFORMANCE.md, "Route table".
+// A search reads the cell and a group's tags, two bytes an element, which stay
+// in the caches when the elements do not, and then ends, or reads where the
+// key is, the key, and the element's address beside it; it never waits for the
+// element itself. PERFORMANCE.md, "Route table".
 //
 // The hash is seeded per table lineage and never leaves it, so nobody can
 // choose keys that meet. Only elements of one and the same hash input can
@@ -35,6 +35,7 @@ type index[E any] struct {
 // cell is a leaf: all elements whose hash starts with the same depth bits. It
 // is repeated in 1<<(bits-depth) neighbouring cells.
 type cell[E any] struct {
+	tags   []uint64 // one per group; byte i: tag of slot i, 0: free; then tagPassed or 0
 	groups []group
 	// keys has each element's key, at a multiple of keyUnit: its length and the
 	// user's meta (2 bytes each, little endian), then its bytes.
@@ -45,7 +46,6 @@ type cell[E any] struct {
 
 // group is seven slots. Slot i is elements[first+i].
 type group struct {
-	tags  uint64                // byte i: tag of slot i, 0: free; then tagPassed or 0
 	keys  [slotsPerGroup]uint16 // where the slot's key is, in units of keyUnit
 	first uint16
 }
@@ -60,10 +60,10 @@ const (
 	tagLows   = uint64(0x7f7f7f7f7f7f7f7f)
 	tagHighs  = uint64(0x0080808080808080) // of the slots
 
-	leafMax      = 512       // more elements than this split a leaf
+	leafMax      = 1024      // more elements than this split a leaf
 	leafBytesMax = 384 << 10 // more bytes of keys than this, too: a place must fit group.keys
-	leafMin      = 192       // two neighbours with no more than this together become one
-	leafFill     = 9         // a leaf has a group for each leafFill/2 elements
+	leafMin      = 384       // two neighbours with no more than this together become one
+	leafFill     = 5         // a leaf has a group for each so many elements
 	bitsMin      = 1
 	bitsMax      = 30 // the bits below 40 are the groups'; 30 are never reached
 )
@@ -97,18 +97,17 @@ func (ix *index[E]) each(h uint64, yield func(*E) bool) {
 		return
 	}
 	c := ix.leaf(h)
-	g := firstGroup(h, len(c.groups))
-	for range c.groups {
-		group := &c.groups[g]
-		for marks := candidates(group.tags, tagOf(h)); marks != 0; marks &= marks - 1 {
-			if !yield(c.elements[int(group.first)+bits.TrailingZeros64(marks)>>3]) {
+	g := firstGroup(h, len(c.tags))
+	for range c.tags {
+		for marks := candidates(c.tags[g], tagOf(h)); marks != 0; marks &= marks - 1 {
+			if !yield(c.elements[int(c.groups[g].first)+bits.TrailingZeros64(marks)>>3]) {
 				return
 			}
 		}
-		if group.tags&tagPassed == 0 {
+		if c.tags[g]&tagPassed == 0 {
 			return
 		}
-		if g++; g == len(c.groups) {
+		if g++; g == len(c.tags) {
 			g = 0
 		}
 	}
@@ -272,8 +271,10 @@ func (b *builder[E]) leaf(elements []element[E], depth uint8) cell[E] {
 	if len(elements) == 0 {
 		return cell[E]{depth: depth}
 	}
+	groups := (len(elements) + leafFill - 1) / leafFill
 	c := cell[E]{
-		groups:   make([]group, (2*len(elements)+leafFill-1)/leafFill),
+		tags:     make([]uint64, groups),
+		groups:   make([]group, groups),
 		keys:     make([]byte, b.bytes(elements)),
 		elements: make([]*E, len(elements)),
 		depth:    depth,
@@ -284,7 +285,7 @@ func (b *builder[E]) leaf(elements []element[E], depth uint8) cell[E] {
 	for _, e := range elements {
 		g := firstGroup(e.hash, len(c.groups))
 		for filled[g] == slotsPerGroup {
-			c.groups[g].tags |= tagPassed
+			c.tags[g] |= tagPassed
 			if g++; g == len(c.groups) {
 				g = 0
 			}
@@ -300,7 +301,7 @@ func (b *builder[E]) leaf(elements []element[E], depth uint8) cell[E] {
 	at := 0
 	for i, e := range elements {
 		group, slot := &c.groups[places[i].group], places[i].slot
-		group.tags |= tagOf(e.hash) << (8 * slot)
+		c.tags[places[i].group] |= tagOf(e.hash) << (8 * slot)
 		group.keys[slot] = uint16(at / keyUnit)
 		c.elements[int(group.first)+slot] = e.e
 		key, meta := b.key(e.e)

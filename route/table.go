@@ -190,42 +190,66 @@ func (t *Table) All(yield func(*Function) bool) {
 func (t *Table) Lookup(m *Match, method, path []byte) Verdict {
 	want := requestMethod(method)
 	m.Function, m.Allow, m.ParamCount = nil, 0, 0
-	if t.plain.n > 0 {
-		h := maphash.Bytes(t.seed, path)
-		tag := tagOf(h)
-		c := t.plain.leaf(h)
-		g := firstGroup(h, len(c.groups))
-		for range c.groups {
-			group := &c.groups[g]
-			for marks := candidates(group.tags, tag); marks != 0; marks &= marks - 1 {
-				slot := bits.TrailingZeros64(marks) >> 3
-				key := c.keys[int(group.keys[slot])*keyUnit:]
-				if len(path) != int(binary.LittleEndian.Uint16(key)) || string(key[keyHead:keyHead+len(path)]) != string(path) {
-					continue
-				}
-				f := c.elements[int(group.first)+slot]
-				if Methods(binary.LittleEndian.Uint16(key[2:])) == want {
-					m.Function, m.ScriptName, m.PathInfo = f, path, nil
-					return Found
-				}
-				m.consider(f, want)
-			}
-			if group.tags&tagPassed == 0 {
-				break
-			}
-			if g++; g == len(c.groups) {
-				g = 0
-			}
-		}
+	f, known := t.lookupPlain(want, path)
+	if f == nil && known {
+		f = t.lookupOther(m, want, path)
 	}
-	if m.Function != nil {
-		m.ScriptName, m.PathInfo = path, nil
+	if f != nil {
+		m.Function, m.ScriptName, m.PathInfo = f, path, nil
 		return Found
 	}
 	if len(t.shapes) > 0 {
 		return t.lookupPattern(m, want, path)
 	}
 	return m.refusal()
+}
+
+// lookupPlain finds the route of exactly that method and plain path; known says
+// that there are routes of the path at all.
+func (t *Table) lookupPlain(want Methods, path []byte) (f *Function, known bool) {
+	if t.plain.n == 0 {
+		return nil, false
+	}
+	h := maphash.Bytes(t.seed, path)
+	c := t.plain.leaf(h)
+	g := firstGroup(h, len(c.tags))
+	for range c.tags {
+		tags, group := c.tags[g], &c.groups[g]
+		first := int(group.first) // before tags are known: the two cache lines come side by side
+		for marks := candidates(tags, tagOf(h)); marks != 0; marks &= marks - 1 {
+			slot := bits.TrailingZeros64(marks) >> 3
+			key := c.keys[int(group.keys[slot&7])*keyUnit:]
+			head := binary.LittleEndian.Uint32(key)
+			if int(uint16(head)) != len(path) || string(key[keyHead:keyHead+len(path)]) != string(path) {
+				continue
+			}
+			if Methods(head>>16) == want {
+				return c.elements[first+slot], true
+			}
+			known = true
+		}
+		if tags&tagPassed == 0 {
+			break
+		}
+		if g++; g == len(c.tags) {
+			g = 0
+		}
+	}
+	return nil, known
+}
+
+// lookupOther finds the route of a plain path that serves the method without
+// being of it, and gathers the methods that the path's routes are of. The
+// rarer case, and a second search, so that the first one stays short.
+//
+//go:noinline
+func (t *Table) lookupOther(m *Match, want Methods, path []byte) *Function {
+	for f := range seq(&t.plain, maphash.Bytes(t.seed, path)) {
+		if f.Path() == string(path) {
+			m.consider(f, want)
+		}
+	}
+	return m.Function
 }
 
 // consider takes f when it serves the method better than what m has: they are

@@ -285,7 +285,7 @@ func TestFunctionSize(t *testing.T) {
 	if size := reflect.TypeFor[Function]().Size(); size != 64 {
 		t.Errorf("a Function is %d bytes, more than a cache line", size)
 	}
-	if size := reflect.TypeFor[group]().Size(); size != 24 {
+	if size := reflect.TypeFor[group]().Size(); size != 16 {
 		t.Errorf("a group is %d bytes", size)
 	}
 }
