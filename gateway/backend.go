@@ -23,22 +23,25 @@ var _ control.Backend = backend{}
 func (b backend) Functions() []control.Function {
 	table := b.g.published.Load()
 	problems := b.g.publisher.problems()
-	why := make(map[string]string, len(problems))
+	why := make(map[string]Problem, len(problems))
 	for _, p := range problems {
-		why[p.Key] = p.Text
+		why[p.Key] = p
 	}
 	all := make([]control.Function, 0, table.Len()+len(problems))
 	for f := range table.All {
 		c := b.function(f)
 		c.State = control.Serving
-		if text, bad := why[c.Key]; bad {
-			c.State, c.Error = control.Stale, text
+		if p, bad := why[c.Key]; bad {
+			if p.Shadowed {
+				continue // nothing of it serves
+			}
+			c.State, c.Error = control.Stale, p.Text
 			delete(why, c.Key)
 		}
 		all = append(all, c)
 	}
-	for key, text := range why {
-		all = append(all, control.Function{Key: key, State: control.Bad, Error: text})
+	for key, p := range why {
+		all = append(all, control.Function{Key: key, State: control.Bad, Error: p.Text})
 	}
 	slices.SortFunc(all, func(a, b control.Function) int { return strings.Compare(a.Key, b.Key) })
 	return all

@@ -90,8 +90,8 @@ type Config struct {
 	// WorkerOutput is the standard output and error of workers; nil: standard error.
 	WorkerOutput *os.File
 
-	// Abort, once closed, ends the process at once: nothing that runs is waited
-	// for. It is looked at while draining. nil: never.
+	// Abort, once closed, ends a drain at once: nothing that runs is waited for.
+	// nil: never.
 	Abort <-chan struct{}
 
 	// Worker and Prepare are the commands of a worker process and of one that
@@ -312,7 +312,20 @@ func (g *gateway) shutdown() {
 	if left > 0 {
 		g.log.Warn("connections are cut that did not end within the limit", "connections", left)
 	}
-	g.workers.stop(stopPatience)
+	patience := stopPatience
+	if g.aborted() {
+		patience = 0
+	}
+	g.workers.stop(patience)
+}
+
+func (g *gateway) aborted() bool {
+	select {
+	case <-g.cfg.Abort:
+		return true
+	default:
+		return false
+	}
 }
 
 // drainLimit is closed when the drain is over.
@@ -333,7 +346,11 @@ func (g *gateway) drainLimit() (done <-chan struct{}, cancel func()) {
 func (g *gateway) release() error {
 	var errs []error
 	if g.control != nil {
-		ctx, cancel := context.WithTimeout(context.Background(), controlPatience)
+		patience := controlPatience
+		if g.aborted() {
+			patience = 0
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
 		if err := g.control.Shutdown(ctx); err != nil {
 			g.log.Warn("control requests were cut", "err", err)
 		}

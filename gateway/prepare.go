@@ -38,8 +38,7 @@ var wasmRuntimes = map[string]bool{"wasm": true, "go": true, "rust": true, "tiny
 // compiling a hostile module can take minutes and gigabytes.
 type childPreparer struct {
 	argv    []string // "baton prepare"; the data directory's cache and the module follow
-	env     []string
-	cache   string // where native code lies
+	cache   string   // where native code lies
 	timeout time.Duration
 }
 
@@ -61,7 +60,7 @@ func (p *childPreparer) Prepare(ctx context.Context, a Artifact) error {
 	defer cancel()
 	argv := append(append([]string(nil), p.argv...), "--cache", p.cache, a.Path)
 	c := exec.CommandContext(ctx, argv[0], argv[1:]...)
-	c.Env, c.Dir = p.env, "/"
+	c.Env, c.Dir = []string{}, "/" // not nil, which would be ours
 	c.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	c.Cancel = func() error { return syscall.Kill(-c.Process.Pid, syscall.SIGKILL) }
 	c.WaitDelay = time.Second
@@ -84,17 +83,20 @@ func (p *childPreparer) Prepare(ctx context.Context, a Artifact) error {
 	return fmt.Errorf("prepare module %s: %w: %s", a.Path, errors.Join(err, ErrTemporary), text)
 }
 
-// tail keeps the last prepareOutputMax bytes written to it.
-type tail struct{ bytes.Buffer }
+// tail keeps the last prepareOutputMax bytes written to it. The buffer is a
+// field, not embedded: io.Copy would find its ReadFrom and go past Write.
+type tail struct{ kept bytes.Buffer }
 
 func (t *tail) Write(p []byte) (int, error) {
 	n := len(p)
 	if n > prepareOutputMax {
 		p = p[n-prepareOutputMax:]
 	}
-	if over := t.Len() + len(p) - prepareOutputMax; over > 0 {
-		t.Next(over)
+	if over := t.kept.Len() + len(p) - prepareOutputMax; over > 0 {
+		t.kept.Next(over)
 	}
-	t.Buffer.Write(p)
+	t.kept.Write(p)
 	return n, nil
 }
+
+func (t *tail) String() string { return t.kept.String() }

@@ -55,6 +55,8 @@ type Problem struct {
 	Key   string
 	Text  string
 	Since time.Time
+	// Shadowed: the row is in the table, and another one serves its path.
+	Shadowed bool
 }
 
 type publisherConfig struct {
@@ -168,7 +170,6 @@ type row struct {
 	key      string
 	state    rowState
 	gone     bool // deleted from the database
-	shadowed bool
 	queued   bool // is in ready
 	hasCell  bool
 	cell     uint32
@@ -613,7 +614,7 @@ func (p *publisher) bad(r *row, err error, now time.Time) {
 	if r.artifact == nil {
 		r.value = ""
 	}
-	p.problem(r.key, err, now)
+	p.problem(Problem{Key: r.key, Text: err.Error(), Since: now})
 	text := "a row is not served"
 	if r.served != (digest{}) {
 		text = "a row is not served as written; its previous version serves"
@@ -623,14 +624,14 @@ func (p *publisher) bad(r *row, err error, now time.Time) {
 	}
 }
 
-func (p *publisher) problem(key string, err error, now time.Time) {
+func (p *publisher) problem(pr Problem) {
+	pr.Text = bounded(pr.Text)
 	p.mu.Lock()
-	p.view.problems[key] = Problem{Key: key, Text: bounded(err.Error()), Since: now}
+	p.view.problems[pr.Key] = pr
 	p.mu.Unlock()
 }
 
 func (p *publisher) clearProblem(r *row) {
-	r.shadowed = false
 	p.mu.Lock()
 	delete(p.view.problems, r.key)
 	p.mu.Unlock()
@@ -867,8 +868,7 @@ func (p *publisher) refused(changes []route.Change, rows []*row, errs []route.Ro
 		switch {
 		case err == nil:
 		case errors.Is(err, route.ErrShadowed):
-			r.shadowed = true
-			p.problem(r.key, err, now)
+			p.problem(Problem{Key: r.key, Text: err.Error(), Since: now, Shadowed: true})
 		default:
 			p.bad(r, err, now)
 			if r.served == (digest{}) && r.hasCell {
@@ -928,14 +928,15 @@ func (p *publisher) unshadow() {
 	}
 }
 
-func (p *publisher) shadowed() []string {
+func (p *publisher) shadowed() (keys []string) {
 	p.mu.Lock()
-	keys := slices.Collect(maps.Keys(p.view.problems))
-	p.mu.Unlock()
-	return slices.DeleteFunc(keys, func(key string) bool {
-		r := p.rows[key]
-		return r == nil || !r.shadowed
-	})
+	defer p.mu.Unlock()
+	for key, pr := range p.view.problems {
+		if pr.Shadowed {
+			keys = append(keys, key)
+		}
+	}
+	return keys
 }
 
 // tellSettled wakes who waits for the rows to be settled.

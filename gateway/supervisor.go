@@ -35,6 +35,11 @@ const (
 	// has, before it is killed. The kernel closes the one on the way to the other.
 	deathGrace = 100 * time.Millisecond
 
+	// troubleMax bounds the lines that one worker may have logged per
+	// troublePeriod; the rest is counted.
+	troubleMax    = 16
+	troublePeriod = 10 * time.Second
+
 	// killComplaint is how often it is said that a killed process does not end.
 	killComplaint = 10 * time.Second
 )
@@ -47,7 +52,6 @@ type front interface {
 	// Send queues a frame; its descriptors stay the caller's.
 	Send(id int, frame ipc.Frame) error
 	WorkerReady(id int)
-	WorkerDraining(id int)
 	WorkerLost(id int, ready bool)
 }
 
@@ -107,6 +111,7 @@ type keeper struct {
 	pid      atomic.Int64
 	restarts atomic.Uint64 // processes after the first
 	crashes  atomic.Uint64 // … that were not asked for
+	unsaid   atomic.Uint64 // troubles that were not logged
 
 	mu   sync.Mutex
 	life *life // the process that is in the slot now; nil: none. Guarded by mu
@@ -117,6 +122,7 @@ type life struct {
 	process *process
 	lost    chan error    // 1: somebody found that it must be lost
 	current chan struct{} // 1: it is ready at the published generation
+	trouble chan string   // troubleMax: what it says that is for the log
 	ready   atomic.Bool   // it is picked, and its heart must beat
 	since   time.Time     // when it became ready; the keeper's goroutine only
 }
@@ -171,14 +177,22 @@ func (s *supervisor) onReady(id int, generation uint64) { s.publisher.confirmed(
 
 func (s *supervisor) onApplied(id int, a ipc.Applied) {
 	if a.Problems > 0 {
-		s.keepers[id].log.Warn("a worker refuses rows that the gateway accepts",
-			"generation", a.Generation, "rows", a.Problems)
+		s.onTrouble(id, fmt.Sprintf("%d rows of table %d are refused here, and not by the gateway", a.Problems, a.Generation))
 	}
 	s.publisher.confirmed(id, a.Generation, false)
 }
 
+// onTrouble has what a worker says logged by its keeper, up to a limit: a log
+// that does not take it must hold up nobody else, nor be filled by one worker.
 func (s *supervisor) onTrouble(id int, text string) {
-	s.keepers[id].log.Warn("a worker has trouble", "text", bounded(text))
+	k := s.keepers[id]
+	if l := k.now(); l != nil {
+		select {
+		case l.trouble <- bounded(text):
+		default:
+			k.unsaid.Add(1)
+		}
+	}
 }
 
 // errChannelEnded: the worker has closed its end, or died.
@@ -447,7 +461,7 @@ func (k *keeper) birth() (*life, error) {
 	}
 	k.pid.Store(int64(p.pid))
 	slot.SetPid(p.pid)
-	l := &life{process: p, lost: make(chan error, 1), current: make(chan struct{}, 1)}
+	l := &life{process: p, lost: make(chan error, 1), current: make(chan struct{}, 1), trouble: make(chan string, troubleMax)}
 	k.mu.Lock()
 	k.life = l
 	k.mu.Unlock()
@@ -493,9 +507,21 @@ func closeAll(lists ...[]fd.FD) {
 func (k *keeper) watch(l *life) error {
 	limit := time.NewTimer(k.start)
 	defer limit.Stop()
-	stopping := k.stopping
+	troubles := time.NewTicker(troublePeriod)
+	defer troubles.Stop()
+	stopping, trouble, said := k.stopping, l.trouble, 0
 	for {
 		select {
+		case text := <-trouble:
+			k.log.Warn("a worker has trouble", "pid", l.process.pid, "text", text)
+			if said++; said == troubleMax {
+				trouble = nil // until the next period
+			}
+		case <-troubles.C:
+			trouble, said = l.trouble, 0
+			if n := k.unsaid.Swap(0); n > 0 {
+				k.log.Warn("a worker has more trouble", "pid", l.process.pid, "lines", n)
+			}
 		case <-l.process.exited:
 			return nil
 		case why := <-l.lost:

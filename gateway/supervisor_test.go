@@ -71,8 +71,6 @@ func (f *fakeFront) WorkerReady(id int) {
 	f.note("ready %d", id)
 }
 
-func (f *fakeFront) WorkerDraining(int) {}
-
 func (f *fakeFront) WorkerLost(id int, ready bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
