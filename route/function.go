@@ -180,9 +180,7 @@ func (p *unpacker) text() string {
 	return s
 }
 
-// less orders functions by key.
-func less(a, b *Function) bool { return compareKeys(a, b) < 0 }
-
+// compareKeys orders functions by key.
 func compareKeys(a, b *Function) int {
 	if a.method != b.method {
 		return strings.Compare(a.method.String(), b.method.String())

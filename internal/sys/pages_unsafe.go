@@ -95,7 +95,7 @@ type Pagemap struct {
 // pageRegion is struct page_region, pageScan is struct pm_scan_arg.
 //
 // Source: include/uapi/linux/fs.h.
-type pageRegion struct{ start, end, categories uint64 }
+type pageRegion struct{ start, end, _ uint64 } // the last are the categories, of which one is asked for
 
 type pageScan struct {
 	size, flags, start, end, walkEnd, vec, vecLen, maxPages, inverted, mask, anyof, ret uint64

@@ -28,12 +28,9 @@ var ErrNoRow = errors.New("no such row")
 // busyWrite is how long a writer waits for another process's transaction.
 const busyWrite = 5 * time.Second
 
-// A key or value of a row is read up to here (characters); what is longer is
-// no route's, and is refused there by its length. It bounds what a foreign
-// writer can make us hold.
-const keyMax, valueMax = 4096, 64<<10 + 1
-
-// The text of a row, whatever SQLite holds it as.
+// The text of a row, whatever SQLite holds it as. A key is read up to 4,096
+// characters, a value up to 64 KiB and one: what is longer is no route's, and is
+// refused there by its length. It bounds what a foreign writer can make us hold.
 const selectKV = "SELECT substr(k, 1, 4096), coalesce(CAST(substr(v, 1, 65537) AS TEXT), '') FROM functions WHERE typeof(k) = 'text'"
 
 // DB reads and writes rows. It is safe for concurrent use: callers take turns.
