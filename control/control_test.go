@@ -530,6 +530,9 @@ func TestBoundOfConnections(t *testing.T) {
 	if n := s.refused[reasonBusy].Load(); n != 1 {
 		t.Errorf("counted %d, want 1", n)
 	}
+	if a := s.unix(t, request("GET", "/system/status")); a.StatusCode != 200 {
+		t.Errorf("the admin socket answers %d while strangers fill the bound, want 200", a.StatusCode)
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
 	if err := s.Shutdown(ctx); !errors.Is(err, context.Canceled) {
@@ -541,6 +544,25 @@ func TestBoundOfConnections(t *testing.T) {
 	}
 	if a := readAnswer(t, client, "GET"); a.StatusCode != 503 || a.reason() != "draining" {
 		t.Errorf("answered %d %s, want 503 draining", a.StatusCode, a.body)
+	}
+}
+
+// A stranger who announces a body and never sends it loses the place soon; who
+// has shown the token has longer.
+func TestBodyThatDoesNotCome(t *testing.T) {
+	t.Parallel()
+	s := serve(t, nil)
+	client, server := tcpPair(t)
+	if err := s.ServeConn(server); err != nil {
+		t.Fatal(err)
+	}
+	begin := time.Now()
+	if _, err := io.WriteString(client, request("POST", "/system/session", "Content-Length: 1000000")); err != nil {
+		t.Fatal(err)
+	}
+	a := readAnswer(t, client, "POST")
+	if took := time.Since(begin); a.StatusCode != 408 || took > requestTimeout/2 {
+		t.Errorf("answered %d after %v, want 408 after %v", a.StatusCode, took, strangerTimeout)
 	}
 }
 

@@ -24,8 +24,8 @@
 //
 // # Goroutines
 //
-// One accepts on the admin socket, one serves each connection (at most connsMax;
-// those above are answered 503 by goroutines that live refusalTimeout), and a
+// One accepts on the admin socket, one serves each connection (at most connsMax,
+// and adminConnsMax on the admin socket; those above are answered 503 by goroutines that live refusalTimeout), and a
 // connection's watcher, started only for a request that waits, ends with the
 // connection. Shutdown ends and awaits all of them. fasthttp keeps one goroutine
 // of its own for the life of the process, which writes the Date of responses.

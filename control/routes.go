@@ -153,10 +153,19 @@ func validRequestID(s string) bool {
 const sessionCookie = "baton_session"
 
 // authorise says whether a request has the right; otherwise it has answered it.
+// Who has it may take longer over a body than a stranger.
 func (s *Server) authorise(ctx *fasthttp.RequestCtx, c *conn, want right) bool {
 	if want == rightAnyone {
 		return true
 	}
+	if !s.authorised(ctx, c, want) {
+		return false
+	}
+	_ = c.SetReadDeadline(time.Now().Add(requestTimeout)) // fails when it was cut: reading does too
+	return true
+}
+
+func (s *Server) authorised(ctx *fasthttp.RequestCtx, c *conn, want right) bool {
 	if crossOrigin(&ctx.Request.Header) {
 		s.fail(ctx, reasonCrossOrigin)
 		return false

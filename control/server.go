@@ -22,10 +22,18 @@ const (
 	// connsMax control requests are served at a time. The one above is answered
 	// 503 with Retry-After and counted.
 	connsMax = 256
-	// refusalTimeout bounds the life of an answer to a connection above connsMax.
+	// adminConnsMax is the same for the admin socket, apart from the others: what
+	// strangers do must not keep the owner's commands out.
+	adminConnsMax = 32
+	// refusalTimeout bounds the life of an answer to a connection above the bound.
 	refusalTimeout = 2 * time.Second
 	// requestTimeout bounds reading one request, and writing one answer.
 	requestTimeout = 30 * time.Second
+	// strangerTimeout bounds how long a request whose head is here may keep its
+	// place without having shown a right: fasthttp waits for the first 8 KiB of a
+	// body before it asks us. It is longer than guardDelayMax, for a client is
+	// seen to hang up by a read.
+	strangerTimeout = 5 * time.Second
 	// headBytesMax is the room fasthttp has for one head: what httpparse lets
 	// through (32 KiB) and the empty line. A longer head is answered 431.
 	headBytesMax = 33 << 10
@@ -34,7 +42,7 @@ const (
 	acceptRetry = 100 * time.Millisecond
 )
 
-// ErrBusy says that connsMax control requests are being served.
+// ErrBusy says that as many control requests are being served as may be.
 var ErrBusy = errors.New("control plane: too many requests at a time")
 
 // Config is what a Server is made of.
@@ -74,6 +82,7 @@ type Server struct {
 	mu       sync.Mutex
 	closed   bool
 	conns    map[*conn]struct{}
+	admins   int // of conns, those of the admin socket
 	listener net.Listener
 }
 
@@ -113,7 +122,8 @@ func New(c Config) (*Server, error) {
 		NoDefaultServerHeader:        true,
 		NoDefaultContentType:         true,
 		SecureErrorLogMessage:        true,
-		Concurrency:                  connsMax + 1, // never reached: connsMax is ours
+		HeaderReceived:               limits,
+		Concurrency:                  connsMax + adminConnsMax + 1, // never reached: the bounds are ours
 		Logger:                       logger{s.log},
 	}
 	return s, nil
@@ -142,14 +152,26 @@ func (s *Server) serve(c *conn) error {
 		go s.refuse(c, reasonDraining)
 		return fmt.Errorf("control plane: %w", os.ErrClosed)
 	}
-	if len(s.conns) >= connsMax {
+	have, most := len(s.conns)-s.admins, connsMax
+	if c.admin {
+		have, most = s.admins, adminConnsMax
+	}
+	if have >= most {
 		s.wait.Go(func() { s.refuse(c, reasonBusy) })
 		return ErrBusy
 	}
 	c.base, c.cancel = context.WithCancel(s.base)
 	s.conns[c] = struct{}{}
+	if c.admin {
+		s.admins++
+	}
 	s.wait.Go(func() { s.run(c) })
 	return nil
+}
+
+// limits are a request's from the end of its head on; authorise lifts them.
+func limits(*fasthttp.RequestHeader) fasthttp.RequestConfig {
+	return fasthttp.RequestConfig{ReadTimeout: strangerTimeout}
 }
 
 // run serves c to its end.
@@ -167,6 +189,9 @@ func (s *Server) run(c *conn) {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		delete(s.conns, c)
+		if c.admin {
+			s.admins--
+		}
 	}()
 	if err := s.http.ServeConn(c); err != nil && !errors.Is(err, io.EOF) {
 		s.log.Debug("control connection ended", "err", err)
