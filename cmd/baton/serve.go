@@ -58,6 +58,7 @@ The data directory is made by ` + "`baton init`" + `; one server runs on it at a
 			if err := f.check(); err != nil {
 				return usageError{err}
 			}
+			surviveClosedOutput()
 			ctx, abort, done := untilSignal(cmd.Context())
 			defer done()
 			return c.serve(ctx, abort, f)
@@ -127,6 +128,11 @@ func parseListen(ctx context.Context, text string) (netip.AddrPort, error) {
 	}
 	return netip.AddrPortFrom(address.Unmap(), uint16(number)), nil
 }
+
+// surviveClosedOutput has a write to a standard output or error whose reader is
+// gone (`baton serve | head`) fail, where Go would end the process by SIGPIPE: a
+// log line that nobody reads must not end what is served.
+func surviveClosedOutput() { signal.Ignore(syscall.SIGPIPE) }
 
 // untilSignal is a context that ends with the first SIGTERM or SIGINT; abort is
 // closed by the second. done ends the watching.

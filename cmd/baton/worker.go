@@ -12,7 +12,10 @@ func (c *commands) workerCommand() *cobra.Command {
 		Example: "  baton serve",
 		Hidden:  true,
 		Args:    noArguments,
-		RunE:    func(*cobra.Command, []string) error { return c.worker() },
+		RunE: func(*cobra.Command, []string) error {
+			surviveClosedOutput()
+			return c.worker()
+		},
 	}
 }
 
