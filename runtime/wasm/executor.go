@@ -20,8 +20,9 @@
 //
 // # Locks
 //
-// Executor.mu guards the list of pools, pool.mu the idle instances of one;
-// Executor.mu is taken first. Neither is held while code runs.
+// pool.loading is held while native code is loaded. Executor.mu guards the list of pools,
+// pool.mu the idle instances of one. Taken in this order; the last two are
+// never held while code runs or is loaded.
 //
 // # Hot functions
 //
@@ -141,56 +142,79 @@ type loaded struct {
 // Load makes f ready; see runtime.Executor. Functions with the same module,
 // memory, files and freeze share their instances.
 func (e *Executor) Load(ctx context.Context, f *runtime.Function) (runtime.Loaded, error) {
-	data, err := os.ReadFile(f.Module)
-	if err != nil {
-		return nil, fmt.Errorf("read module: %w", err)
-	}
-	key := poolKey{module: hash(data), memory: int(f.Memory()), files: f.Files, freeze: f.Freeze}
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	p := e.pools[key]
-	if p == nil {
-		if p, err = e.newPool(ctx, key); err != nil {
-			return nil, err
-		}
-		e.pools[key] = p
-	}
-	p.users++
-	l := &loaded{f: f, pool: p}
-	p.warm(f)
-	return l, nil
-}
-
-// newPool loads the native code.
-func (e *Executor) newPool(ctx context.Context, key poolKey) (*pool, error) {
-	s, err := readStamp(e.dir, key.module)
+	data, err := readModule(f.Module)
 	if err != nil {
 		return nil, err
 	}
+	key := poolKey{module: hash(data), memory: int(f.Memory()), files: f.Files, freeze: f.Freeze}
+	e.mu.Lock()
+	p := e.pools[key]
+	if p == nil {
+		p = &pool{executor: e, key: key}
+		e.pools[key] = p
+	}
+	p.users++
+	e.mu.Unlock()
+	if err := p.load(ctx); err != nil {
+		e.leave(p)
+		return nil, err
+	}
+	p.warm(f)
+	return &loaded{f: f, pool: p}, nil
+}
+
+// leave takes a user off the pool and closes it after the last one.
+func (e *Executor) leave(p *pool) {
+	e.mu.Lock()
+	p.users--
+	last := p.users == 0
+	if last {
+		delete(e.pools, p.key)
+	}
+	e.mu.Unlock()
+	if last {
+		p.close()
+	}
+}
+
+// load loads the native code, once; others who need it wait.
+func (p *pool) load(ctx context.Context) error {
+	p.loading.Lock()
+	defer p.loading.Unlock()
+	if p.compiled != nil {
+		return nil
+	}
+	e, key := p.executor, p.key
+	s, err := readStamp(e.dir, key.module)
+	if err != nil {
+		return err
+	}
 	if need := int64(s.Info.MemoryMin) << 16; need > int64(key.memory) {
-		return nil, &RefusedError{Reason: fmt.Errorf("memory of %d MiB is less than the %d bytes the module starts with", key.memory>>20, need)}
+		return &RefusedError{Reason: fmt.Errorf("memory of %d MiB is less than the %d bytes the module starts with", key.memory>>20, need)}
 	}
 	prepared, err := os.ReadFile(filepath.Join(e.dir, s.Prepared))
 	if err != nil {
-		return nil, fmt.Errorf("read prepared module: %w", err)
+		return fmt.Errorf("read prepared module: %w", err)
 	}
-	p := &pool{executor: e, key: key, info: &s.Info}
+	p.info = &s.Info
 	p.config = wazero.NewModuleConfig().WithName("").WithStartFunctions().
 		WithSysWalltime().WithSysNanotime().WithRandSource(randomSource())
 	if key.files != "" {
 		// A Root does not follow links out of its directory.
 		if p.root, err = os.OpenRoot(key.files); err != nil {
-			return nil, fmt.Errorf("open files: %w", err)
+			return fmt.Errorf("open files: %w", err)
 		}
 		p.config = p.config.WithFSConfig(wazero.NewFSConfig().WithFSMount(p.root.FS(), "/"))
 	}
 	if p.compiled, err = e.rt.CompileModule(ctx, prepared); err != nil {
+		p.compiled = nil
 		if p.root != nil {
 			_ = p.root.Close()
+			p.root = nil
 		}
-		return nil, fmt.Errorf("load native code: %w", err)
+		return fmt.Errorf("load native code: %w", err)
 	}
-	return p, nil
+	return nil
 }
 
 // Inline reports whether the function may run on the event loop; see
@@ -209,13 +233,7 @@ func (l *loaded) Close() error {
 	if l.closed.Swap(true) {
 		return os.ErrClosed
 	}
-	e := l.pool.executor
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if l.pool.users--; l.pool.users == 0 {
-		delete(e.pools, l.pool.key)
-		l.pool.close()
-	}
+	l.pool.executor.leave(l.pool)
 	return nil
 }
 

@@ -31,11 +31,15 @@ type poolKey struct {
 type pool struct {
 	executor *Executor
 	key      poolKey
+
+	// Set by load, then immutable; loading orders those who load.
+	loading  sync.Mutex
 	info     *prepare.Info
 	compiled wazero.CompiledModule
 	config   wazero.ModuleConfig
 	root     *os.Root // of key.files
-	image    atomic.Pointer[pristine]
+
+	image atomic.Pointer[pristine]
 
 	users int // guarded by executor.mu
 
@@ -160,7 +164,9 @@ func (p *pool) free() {
 	if im := p.image.Load(); im != nil && im.image != nil {
 		im.image.close()
 	}
-	_ = p.compiled.Close(context.Background())
+	if p.compiled != nil {
+		_ = p.compiled.Close(context.Background())
+	}
 	if p.root != nil {
 		_ = p.root.Close()
 	}

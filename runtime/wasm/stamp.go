@@ -13,6 +13,8 @@ import (
 	"os"
 	"path/filepath"
 	"runtime/debug"
+	"slices"
+	"time"
 
 	"baton/runtime"
 	"baton/runtime/wasm/prepare"
@@ -111,20 +113,55 @@ func writeFile(dir, name string, data []byte) error {
 	return err
 }
 
+// Bounds of a module. What is over one of them is refused, with the bound's
+// name and value in the error.
+const (
+	// moduleBytesMax bounds the artifact: a Go program is 2 to 20 MB.
+	moduleBytesMax = 64 << 20
+	// growthMax bounds what the prepare pass adds: the rewritten module has at
+	// most so many times the artifact's bytes, and growthFree more. Real modules
+	// grow by 5 to 30 percent.
+	growthMax  = 3
+	growthFree = 64 << 10
+	// codeBytesMax bounds the native code, which every worker that loads the
+	// module keeps in memory.
+	codeBytesMax = 256 << 20
+)
+
 // Report says what Prepare did.
 type Report struct {
-	Module        string // SHA-256 of the artifact, hexadecimal
-	ModuleBytes   int    // length of the artifact
-	PreparedBytes int    // length of the rewritten module
-	CodeBytes     int64  // length of the native code
+	Module        string        // SHA-256 of the artifact, hexadecimal
+	ModuleBytes   int           // length of the artifact
+	PreparedBytes int           // length of the rewritten module; 0 when it was prepared already
+	CodeBytes     int64         // length of the native code
+	MemoryMin     int64         // bytes of memory the module starts with: the descriptor must allow them
+	Checks        int           // interruption checks that were inserted
+	Rewrite       time.Duration // time of the prepare pass
+	Compile       time.Duration // time of the compiler
+}
+
+// readModule reads an artifact of at most moduleBytesMax bytes.
+func readModule(path string) ([]byte, error) {
+	st, err := os.Stat(path)
+	if err != nil {
+		return nil, fmt.Errorf("read module: %w", err)
+	}
+	if st.Size() > moduleBytesMax {
+		return nil, refused("it has %d bytes, at most %d are allowed", st.Size(), moduleBytesMax)
+	}
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("read module: %w", err)
+	}
+	return data, nil
 }
 
 // Prepared reports whether the artifact has native code for this version and
 // processor; if not, the error wraps runtime.ErrNotPrepared.
 func Prepared(module, cacheDir string) error {
-	data, err := os.ReadFile(module)
+	data, err := readModule(module)
 	if err != nil {
-		return fmt.Errorf("read module: %w", err)
+		return err
 	}
 	_, err = readStamp(cacheDir, hash(data))
 	return err
@@ -147,22 +184,32 @@ func hash(data []byte) string {
 // Errors: *RefusedError when the module is not one that can run; anything
 // else is the system's.
 func Prepare(ctx context.Context, path, cacheDir string) (*Report, error) {
-	data, err := os.ReadFile(path)
+	data, err := readModule(path)
 	if err != nil {
-		return nil, fmt.Errorf("read module: %w", err)
+		return nil, err
 	}
 	report := &Report{Module: hash(data), ModuleBytes: len(data)}
+	if s, err := readStamp(cacheDir, report.Module); err == nil {
+		report.CodeBytes, report.Checks, report.MemoryMin = s.CodeSize, s.Info.Checks, int64(s.Info.MemoryMin)<<16
+		return report, nil
+	}
 	if err := validate(ctx, data); err != nil {
 		return nil, err
 	}
+	start := time.Now()
 	prepared, info, err := rewrite(data)
 	if err != nil {
 		return nil, &RefusedError{Reason: err}
 	}
-	report.PreparedBytes = len(prepared)
-	if s, err := readStamp(cacheDir, report.Module); err == nil {
-		report.CodeBytes = s.CodeSize
-		return report, nil
+	report.Rewrite = time.Since(start)
+	report.PreparedBytes, report.Checks, report.MemoryMin = len(prepared), info.Checks, int64(info.MemoryMin)<<16
+	switch {
+	case info.Foreign:
+		return nil, refused("it imports a memory, table or global; only functions of WASI preview 1 are there")
+	case !info.Runnable:
+		return nil, refused("it exports neither _start (a WASI command) nor handle (a reactor)")
+	case len(prepared) > growthMax*len(data)+growthFree:
+		return nil, refused("interruption checks make it grow from %d to %d bytes, at most %d times is allowed", len(data), len(prepared), growthMax)
 	}
 	if err := os.MkdirAll(cacheDir, 0o700); err != nil {
 		return nil, fmt.Errorf("create cache: %w", err)
@@ -175,9 +222,11 @@ func Prepare(ctx context.Context, path, cacheDir string) (*Report, error) {
 		return nil, fmt.Errorf("create work directory: %w", err)
 	}
 	defer func() { _ = os.RemoveAll(work) }()
+	start = time.Now()
 	if err := compile(ctx, prepared, work); err != nil {
 		return nil, err
 	}
+	report.Compile = time.Since(start)
 	files, err := filepath.Glob(filepath.Join(work, "*", "*"))
 	if err != nil || len(files) != 1 {
 		return nil, fmt.Errorf("compiler wrote %d files, want 1 (%v)", len(files), err)
@@ -194,6 +243,9 @@ func Prepare(ctx context.Context, path, cacheDir string) (*Report, error) {
 		return nil, fmt.Errorf("native code: %w", err)
 	}
 	report.CodeBytes = st.Size()
+	if st.Size() > codeBytesMax {
+		return nil, refused("its native code has %d bytes, at most %d are allowed", st.Size(), codeBytesMax)
+	}
 	if err := os.Rename(files[0], filepath.Join(cacheDir, code)); err != nil {
 		return nil, fmt.Errorf("move native code: %w", err)
 	}
@@ -218,6 +270,11 @@ func Prepare(ctx context.Context, path, cacheDir string) (*Report, error) {
 // and meant to be read by them.
 type RefusedError struct{ Reason error }
 
+func refused(format string, args ...any) error {
+	return &RefusedError{Reason: fmt.Errorf(format, args...)}
+}
+
+// Error implements error.
 func (e *RefusedError) Error() string { return "module refused: " + e.Reason.Error() }
 
 // Unwrap returns the reason.
@@ -243,9 +300,27 @@ func compile(ctx context.Context, module []byte, dir string) error {
 	defer func() { _ = cache.Close(ctx) }()
 	rt := wazero.NewRuntimeWithConfig(ctx, runtimeConfig().WithCompilationCache(cache))
 	defer func() { _ = rt.Close(ctx) }()
+	if err := instantiateHost(ctx, rt); err != nil {
+		return fmt.Errorf("start engine: %w", err)
+	}
 	compiled, err := rt.CompileModule(ctx, module)
 	if err != nil {
 		return &RefusedError{Reason: err}
 	}
-	return compiled.Close(ctx)
+	defer func() { _ = compiled.Close(ctx) }()
+	for _, f := range compiled.ImportedFunctions() {
+		from, name, _ := f.Import()
+		host := rt.Module(from)
+		if host == nil {
+			return refused("it imports %s.%s, and there is no module %s; functions are programs for WASI preview 1", from, name, from)
+		}
+		have, ok := host.ExportedFunctionDefinitions()[name]
+		if !ok {
+			return refused("it imports %s.%s, which does not exist", from, name)
+		}
+		if !slices.Equal(have.ParamTypes(), f.ParamTypes()) || !slices.Equal(have.ResultTypes(), f.ResultTypes()) {
+			return refused("it imports %s.%s with other parameters or results than it has", from, name)
+		}
+	}
+	return nil
 }

@@ -1,0 +1,225 @@
+package wasm
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"os"
+	"strings"
+	"testing"
+
+	"baton/runtime"
+)
+
+// Types used by hand-made modules.
+func voidType() []byte { return []byte{0x60, 0, 0} }
+
+// command is a module with a _start of the given code and more sections.
+func command(before [][]byte, after [][]byte, code ...byte) []byte {
+	sections := [][]byte{section(1, vec(voidType(), []byte{0x60, 4, 0x7f, 0x7f, 0x7f, 0x7f, 1, 0x7f}))}
+	sections = append(sections, before...)
+	sections = append(sections, after...)
+	sections = append(sections, section(10, vec(fn(code...))))
+	return assemble(sections...)
+}
+
+func TestPrepareRefusesByName(t *testing.T) {
+	t.Parallel()
+	functions := section(3, vec([]byte{0}))
+	start := section(7, vec(cat(str("_start"), []byte{0, 0})))
+	cases := []struct {
+		name   string
+		module []byte
+		want   string
+	}{
+		{"nothing to run", command(nil, [][]byte{functions, section(7, vec(cat(str("main"), []byte{0, 0})))}), "neither _start"},
+		{"imported memory", command([][]byte{section(2, vec(cat(str("env"), str("memory"), []byte{2, 0, 1})))}, [][]byte{functions, start}), "imports a memory"},
+		{"unknown module", command([][]byte{section(2, vec(cat(str("env"), str("open"), []byte{0, 0})))}, [][]byte{functions, section(7, vec(cat(str("_start"), []byte{0, 1})))}), "env.open"},
+		{"unknown function", command([][]byte{section(2, vec(cat(str("wasi_snapshot_preview1"), str("fd_fly"), []byte{0, 0})))}, [][]byte{functions, section(7, vec(cat(str("_start"), []byte{0, 1})))}), "fd_fly"},
+		{"wrong type", command([][]byte{section(2, vec(cat(str("wasi_snapshot_preview1"), str("proc_exit"), []byte{0, 0})))}, [][]byte{functions, section(7, vec(cat(str("_start"), []byte{0, 1})))}), "other parameters"},
+		{"large table", command(nil, [][]byte{functions, section(4, vec([]byte{0x70, 0, 0x80, 0x80, 0x80, 0x01})), start}), "table of"},
+		{"reserved export", command(nil, [][]byte{functions, section(7, vec(cat(str("_start"), []byte{0, 0}), cat(str("baton:fuel"), []byte{0, 0})))}), "reserved"},
+	}
+	for _, c := range cases {
+		_, err := Prepare(t.Context(), writeModule(t, c.module), t.TempDir())
+		var r *RefusedError
+		if !errors.As(err, &r) || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: %v", c.name, err)
+		}
+	}
+	large := writeModule(t, nil)
+	if err := os.Truncate(large, moduleBytesMax+1); err != nil {
+		t.Fatal(err)
+	}
+	var r *RefusedError
+	if _, err := Prepare(t.Context(), large, t.TempDir()); !errors.As(err, &r) {
+		t.Errorf("module over the bound: %v", err)
+	}
+}
+
+func TestModuleThatStartsWithTooMuchMemoryIsRefused(t *testing.T) {
+	t.Parallel()
+	// 32 pages of 64 KiB are 2 MiB.
+	module := writeModule(t, command(nil, [][]byte{section(3, vec([]byte{0})), section(5, vec([]byte{0, 32})), section(7, vec(cat(str("_start"), []byte{0, 0})))}))
+	e := executor(t)
+	if report, err := Prepare(t.Context(), module, e.dir); err != nil || report.MemoryMin != 2<<20 {
+		t.Fatalf("%+v %v", report, err)
+	}
+	var r *RefusedError
+	if _, err := e.Load(t.Context(), &runtime.Function{Name: "f", Module: module, MemoryMB: 1}); !errors.As(err, &r) {
+		t.Errorf("1 MiB: %v", err)
+	}
+	l, err := e.Load(t.Context(), &runtime.Function{Name: "f", Module: module, MemoryMB: 2})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, res := call(l, ""); res.Reason != runtime.OK {
+		t.Errorf("2 MiB: %+v", res)
+	}
+	_ = l.Close()
+}
+
+// The descriptor's memory is a hard bound, seen inside as memory.grow = -1.
+func TestMemoryIsBounded(t *testing.T) {
+	t.Parallel()
+	for _, mb := range []int{2, 8, 64} {
+		l := load(t, executor(t), &runtime.Function{Name: "grow", Module: buildC(t, "grow"), MemoryMB: mb})
+		for range 3 {
+			if out, res := call(l, ""); res.Reason != runtime.OK || out != strings.Repeat("x", mb*16) {
+				t.Errorf("%d MiB: %d pages, %+v", mb, len(out), res)
+			}
+		}
+	}
+}
+
+func TestOutputLimitAndClientEndTheInvocation(t *testing.T) {
+	t.Parallel()
+	l := load(t, executor(t), &runtime.Function{Name: "hello", Module: buildC(t, "hello")})
+	for err, want := range map[error]runtime.Reason{runtime.ErrOutputLimit: runtime.OutputLimit, os.ErrClosed: runtime.Cancelled} {
+		if res := l.Invoke(&runtime.Invocation{Stdout: failing{err}}); res.Reason != want {
+			t.Errorf("%v: %+v", err, res)
+		}
+	}
+	if res := l.Invoke(&runtime.Invocation{More: failing{os.ErrDeadlineExceeded}, Stdout: discard{}}); res.Reason != runtime.Cancelled {
+		t.Errorf("body: %+v", res)
+	}
+}
+
+type failing struct{ err error }
+
+func (f failing) Write([]byte) (int, error) { return 0, f.err }
+func (f failing) Read([]byte) (int, error)  { return 0, f.err }
+
+// The body is read from memory first, then from the stream, whatever its pieces.
+func TestBodyGoesOnFromTheStream(t *testing.T) {
+	t.Parallel()
+	l := load(t, executor(t), &runtime.Function{Name: "echo", Module: buildC(t, "echo")})
+	whole := strings.Repeat("0123456789abcdef", 10000)
+	for _, cut := range []int{0, 1, 4095, 4096, 100000, len(whole)} {
+		var out bytes.Buffer
+		res := l.Invoke(&runtime.Invocation{Body: []byte(whole[:cut]), More: &pieces{whole[cut:]}, Stdout: &out})
+		if res.Reason != runtime.OK || out.String() != whole {
+			t.Errorf("cut at %d: %+v, %d bytes of %d", cut, res, out.Len(), len(whole))
+		}
+	}
+}
+
+// pieces reads at most 1,000 bytes at a time.
+type pieces struct{ rest string }
+
+func (p *pieces) Read(b []byte) (int, error) {
+	if p.rest == "" {
+		return 0, io.EOF
+	}
+	n := copy(b[:min(len(b), 1000)], p.rest)
+	p.rest = p.rest[n:]
+	return n, nil
+}
+
+func TestInstancesAreBounded(t *testing.T) {
+	t.Parallel()
+	e, err := New(Options{CacheDir: executor(t).dir, InstancesMax: 2})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := e.Close(); err != nil {
+			t.Error(err)
+		}
+	}()
+	l := load(t, e, &runtime.Function{Name: "echo", Module: buildC(t, "echo")})
+	defer func() { _ = l.Close() }()
+	release := make(chan struct{})
+	done := make(chan runtime.Result)
+	running := make(chan struct{}, 2)
+	for range 2 {
+		go func() { done <- l.Invoke(&runtime.Invocation{More: &gate{running, release}, Stdout: discard{}}) }()
+	}
+	<-running
+	<-running
+	if _, res := call(l, ""); res.Reason != runtime.Unavailable {
+		t.Errorf("third of two: %+v", res)
+	}
+	close(release)
+	for range 2 {
+		if res := <-done; res.Reason != runtime.OK {
+			t.Errorf("%+v", res)
+		}
+	}
+	if _, res := call(l, ""); res.Reason != runtime.OK {
+		t.Errorf("after them: %+v", res)
+	}
+	if !l.Inline() {
+		t.Error("two idle instances, but it may not run on the loop")
+	}
+	e.Trim(0) // begins their idle time
+	e.Trim(0)
+	if l.Inline() || e.kept.Load() != 0 {
+		t.Errorf("instances are still kept: %d bytes", e.kept.Load())
+	}
+}
+
+// gate is a body that ends when it is told.
+type gate struct{ running, release chan struct{} }
+
+func (g *gate) Read([]byte) (int, error) {
+	g.running <- struct{}{}
+	<-g.release
+	return 0, io.EOF
+}
+
+func TestIdleInstancesObeyTheMemoryBudget(t *testing.T) {
+	t.Parallel()
+	e, err := New(Options{CacheDir: executor(t).dir, MemoryMax: 3 * instanceBytes})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all []runtime.Loaded
+	for mb := 1; mb <= 8; mb++ { // each has a pool of its own
+		l := load(t, e, &runtime.Function{Name: "echo", Module: buildC(t, "echo"), MemoryMB: mb})
+		if _, res := call(l, ""); res.Reason != runtime.OK {
+			t.Fatalf("%+v", res)
+		}
+		if kept := e.kept.Load(); kept > e.o.MemoryMax {
+			t.Errorf("%d bytes are kept, at most %d", kept, e.o.MemoryMax)
+		}
+		all = append(all, l)
+	}
+	if !all[7].Inline() || all[0].Inline() {
+		t.Error("not the least recently used instances gave way")
+	}
+	for _, l := range all {
+		if _, res := call(l, ""); res.Reason != runtime.OK {
+			t.Errorf("%+v", res)
+		}
+		if err := l.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+	if e.kept.Load() != 0 {
+		t.Errorf("%d bytes are kept by nobody", e.kept.Load())
+	}
+	if err := e.Close(); err != nil {
+		t.Error(err)
+	}
+}
