@@ -213,14 +213,17 @@ func openDataDir(path string) (*dataDir, error) {
 
 // checkPrivate refuses what another user could read or could have put there.
 // It does not repair: who could write before may have written.
+//
+// A link to a directory is followed, for that is how a disk is chosen, and what
+// it leads to is checked; a link in the place of a file is refused.
 func checkPrivate(path string, dir bool) error {
-	info, err := os.Lstat(path)
+	look, kind, cure := os.Lstat, "file", "600"
+	if dir {
+		look, kind, cure = os.Stat, "directory", "700"
+	}
+	info, err := look(path)
 	if err != nil {
 		return err
-	}
-	kind, cure := "file", "600"
-	if dir {
-		kind, cure = "directory", "700"
 	}
 	if dir != info.IsDir() || !dir && !info.Mode().IsRegular() {
 		return fmt.Errorf("%s: want a %s, got %s", path, kind, info.Mode().Type())

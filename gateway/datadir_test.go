@@ -167,6 +167,21 @@ func TestDataDirMustBePrivate(t *testing.T) {
 	}
 }
 
+func TestDataDirMayBeALink(t *testing.T) {
+	t.Parallel()
+	link := filepath.Join(t.TempDir(), "link")
+	if err := os.Symlink(newData(t), link); err != nil {
+		t.Fatal(err)
+	}
+	d, err := openDataDir(link)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := d.close(); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestRunThatIsALinkIsReplacedAndNotFollowed(t *testing.T) {
 	t.Parallel()
 	data, elsewhere := newData(t), t.TempDir()

@@ -70,9 +70,8 @@ type publisherConfig struct {
 	log       *slog.Logger
 
 	// Called on the publisher's goroutine; must not block.
-	late    func(worker int, err error)          // to be lost: it has not confirmed, or confirmed what it cannot have
-	current func(worker int, generation uint64)  // is at the published generation: may be picked
-	done    func(generation uint64, changes int) // a table was published; may be nil
+	late    func(worker int, err error)         // to be lost: it has not confirmed, or confirmed what it cannot have
+	current func(worker int, generation uint64) // is at the published generation: may be picked
 }
 
 // publisher turns rows into published tables: the sink of the change feed.
@@ -905,9 +904,6 @@ func (p *publisher) finish() {
 	}
 	p.log.Debug("table published", "generation", f.table.Generation(), "changes", len(f.rows),
 		"routes", f.table.Len(), "took", time.Since(f.began).String())
-	if p.done != nil {
-		p.done(f.table.Generation(), len(f.rows))
-	}
 	for id, w := range p.workers {
 		p.pick(id, w)
 	}

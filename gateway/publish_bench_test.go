@@ -37,7 +37,6 @@ func BenchmarkPublish(b *testing.B) {
 			if err := os.WriteFile(filepath.Join(data, "import", "m.wasm"), nil, 0o600); err != nil {
 				b.Fatal(err)
 			}
-			done := make(chan struct{}, 1)
 			var published route.Published
 			p := newPublisher(publisherConfig{
 				data: data, published: &published, prepares: 1,
@@ -47,7 +46,6 @@ func BenchmarkPublish(b *testing.B) {
 				log:      slog.New(slog.DiscardHandler),
 				late:     func(_ int, err error) { b.Error(err) },
 				current:  func(int, uint64) {},
-				done:     func(uint64, int) { done <- struct{}{} },
 			})
 			ctx, cancel := context.WithCancel(b.Context())
 			var running sync.WaitGroup
@@ -59,15 +57,22 @@ func BenchmarkPublish(b *testing.B) {
 				rows = append(rows, sqlite.KV{Key: fmt.Sprintf("GET:/some/path/%d", i), Value: row1("f", "import/m.wasm")})
 			}
 			_ = p.Reset(rows)
-			<-done
+			settle(b, p)
 			for id := range 4 {
 				p.subscribe(id, echo{p, id})
 			}
 			b.ResetTimer()
 			for i := range b.N {
 				_ = p.Change([]sqlite.KVChange{{KV: sqlite.KV{Key: rows[i%routes].Key, Value: row1(fmt.Sprintf("f%d", i), "import/m.wasm")}}})
-				<-done
+				settle(b, p)
 			}
 		})
+	}
+}
+
+func settle(b *testing.B, p *publisher) {
+	b.Helper()
+	if err := p.settle(b.Context()); err != nil {
+		b.Fatal(err)
 	}
 }

@@ -556,6 +556,9 @@ func (k *keeper) watch(l *life) error {
 // when its slots are walked.
 func (k *keeper) death(l *life) (exit string) {
 	p := l.process
+	if !k.isStopping() {
+		k.setState(stateLost)
+	}
 	p.kill(k.log)
 	complaint := time.NewTicker(killComplaint)
 	defer complaint.Stop()

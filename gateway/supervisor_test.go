@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"slices"
@@ -376,6 +377,75 @@ func TestTableGoesOutThoughAWorkerHangs(t *testing.T) {
 	b.put("GET:/x", row1("z", "import/m.wasm"))
 	b.settled()
 	b.want("GET:/x", "z")
+}
+
+// Whatever happens to workers while rows change, every worker that is picked
+// has the published table, and every change arrives.
+func TestTablesWhileWorkersDie(t *testing.T) {
+	t.Parallel()
+	b := newSuperBench(t, supervisorConfig{workers: 3}, 500*time.Millisecond)
+	b.allReady()
+	seed := uint64(time.Now().UnixNano())
+	random := rand.New(rand.NewPCG(seed, 0))
+	t.Logf("seed %d", seed)
+	stop, checked := make(chan struct{}), make(chan int)
+	go func() {
+		n := 0
+		for {
+			for id, k := range b.keepers {
+				published := b.publishBench.table.Load().Generation()
+				pid := b.pid(id)
+				if pid == 0 || *k.state.Load() != stateReady {
+					continue
+				}
+				has := b.board.Worker(id).Errors()
+				if has < published && b.pid(id) == pid && *k.state.Load() == stateReady {
+					t.Errorf("worker %d is picked with table %d, and %d is published", id, has, published)
+				}
+				n++
+			}
+			select {
+			case <-stop:
+				checked <- n
+				return
+			case <-time.After(50 * time.Microsecond):
+			}
+		}
+	}()
+	want := map[string]string{}
+	for i := range 60 {
+		key, name := fmt.Sprintf("GET:/%d", random.IntN(5)), fmt.Sprintf("f%d", i)
+		if random.IntN(4) == 0 {
+			b.gone(key)
+			name = ""
+		} else {
+			b.put(key, row1(name, "import/m.wasm"))
+		}
+		want[key] = name
+		signal := []syscall.Signal{0, 0, 0, syscall.SIGKILL, syscall.SIGSTOP, syscall.SIGCONT}[random.IntN(6)]
+		if pid := b.pid(random.IntN(3)); pid != 0 && signal != 0 {
+			_ = syscall.Kill(pid, signal)
+		}
+		if random.IntN(3) == 0 {
+			b.settled()
+		}
+	}
+	b.settled()
+	close(stop)
+	if n := <-checked; n == 0 {
+		t.Error("nothing was checked")
+	}
+	for key, name := range want {
+		b.want(key, name)
+	}
+	for id := range 3 {
+		if pid := b.pid(id); pid != 0 {
+			_ = syscall.Kill(pid, syscall.SIGCONT)
+		}
+	}
+	b.put("GET:/last", row1("last", "import/m.wasm"))
+	b.settled()
+	b.want("GET:/last", "last")
 }
 
 func TestDrainingWorkersAreNotReplaced(t *testing.T) {

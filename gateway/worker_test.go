@@ -102,6 +102,8 @@ func serveNobody(is map[string]bool) error {
 			if m.From != table.Generation() {
 				return fmt.Errorf("changes of table %d, and this is %d", m.From, table.Generation())
 			}
+			// The slot says which table this is, for tests: errors count up to it.
+			self.AddErrors(int(m.To - table.Generation()))
 			table, _ = table.Apply(m.To, changes)
 			if is["babble"] {
 				_, _ = syscall.Write(controlFD, []byte("hello"))
