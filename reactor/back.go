@@ -97,6 +97,8 @@ type function struct {
 	preload bool    // the worker is ready only when this is loaded
 	retired bool    // a newer version has its cell; closed when users is 0
 	users   int     // calls that hold it
+	again   int64   // loop clock: a load that went wrong is not tried before
+	failed  error   // … and this is what went wrong
 	waiting []*call // for the load; they are in phaseRun
 }
 
@@ -392,7 +394,7 @@ func (b *Back) adopt(d *ipc.Donation) *conn {
 	c.slot, c.generation = d.Slot, d.Generation
 	b.self.AddConns(1)
 	b.setState(c, ipc.Reading)
-	c.in = append(c.in, d.Bytes...)
+	b.keep(c, d.Bytes)
 	return c
 }
 
@@ -523,12 +525,35 @@ func (b *Back) onBoundary(c *conn) bool {
 
 func (b *Back) onHangup(c *conn) {
 	b.counters.Hangups.Add(1)
-	if c.call != nil {
-		c.call.run.cancel()
+	if k := c.call; k != nil {
+		// 499 is nginx's number for it.
+		b.log.Info("the client left", "function", k.fn.Name, "request", string(k.id[:k.idLen]), "status", 499)
+		k.run.cancel()
 	}
 }
 
+// probe asks whether a client that has sent its FIN is still there: see
+// onConnBusy. HTTP/1.0 has no interim responses (RFC 9110 section 15.2), so
+// its clients are not asked.
+func (b *Back) probe(c *conn) {
+	if c.call.req.Minor == 0 {
+		return
+	}
+	switch n, errno := sys.Write(c.fd, continueAnswer); {
+	case errno == syscall.EAGAIN:
+	case errno != 0 || n < len(continueAnswer):
+		b.disarm(c)
+		c.hungUp = true
+		b.onHangup(c)
+		return
+	}
+	b.wheel.set(c, b.after(b.timer.Probe), b.now)
+}
+
 func (b *Back) onExpire(c *conn) {
+	if c.phase == phaseRun && c.halfClosed && !c.hungUp {
+		b.probe(c)
+	}
 	if c.phase == phaseBody {
 		b.counters.BodyTimeouts.Add(1)
 		k := c.call
@@ -553,6 +578,9 @@ func (b *Back) onRequest(c *conn, k *call, p []byte, n int) (int, step) {
 		b.counters.Drained.Add(1)
 		k.answer = answer{status: 503, reason: reasonDraining, text: "this server is stopping", retry: true}
 		return b.reply(c, k, p, n)
+	}
+	if v == verdictHealth {
+		return b.replyHealth(c, k, p, n, "") // a worker that serves is ready
 	}
 	b.giveBack(c, ipc.ReturnControl, p)
 	return 0, stepWait

@@ -19,16 +19,27 @@ const (
 	phaseBody                // the head is complete, the body is not
 	phaseRun                 // a function runs beside the loop
 	phaseWrite               // bytes of an answer are unsent
+	phaseSkip                // answered before its body had come: the rest of it is passed over
 	phaseLinger              // answered for the last time: what still arrives is discarded
-	phaseQueue               // front: waits for a worker with room
 	phaseGone                // ended or given away; the struct is about to be reused
 )
 
 const (
+	// skipBytesMax bounds the body of a refused request that is passed over so
+	// that the connection may stay: about what the client has sent already when
+	// the answer reaches it. A request with a longer body ends its connection.
+	skipBytesMax = 64 << 10
+
 	// lingerBytesMax bounds what is read and thrown away after a refusal so that
 	// the answer is not destroyed by a reset (RFC 9112 section 9.6). A client
 	// that sends more than this after it was refused may lose the answer.
 	lingerBytesMax = 1 << 20
+
+	// keepBytes is the capacity of the storage that a connection with unread bytes
+	// has at first: nearly every head fits. buffersFreeMax bounds what one loop
+	// keeps of it for reuse: 256 KiB.
+	keepBytes      = 2 << 10
+	buffersFreeMax = 128
 
 	// connsFreeMax bounds the connection structs that a loop keeps for reuse.
 	connsFreeMax = 1024
@@ -59,6 +70,7 @@ type conn struct {
 	closing          bool // ends after the current answer
 	lingering        bool // … after a bounded drain, because more may arrive
 	inHead           bool // the first bytes of a head are here, the last is not
+	halfClosed       bool // the client has sent its FIN while its function runs
 	hungUp           bool // the client is gone; an answer has no reader
 	requests         uint32
 
@@ -72,6 +84,7 @@ type conn struct {
 	out  []byte
 	sent int
 
+	skip      int64 // bytes of an answered request's body that are still to come
 	discarded int
 	call      *call // phaseBody, phaseRun
 	bodyNeed  int   // phaseBody: len(in) at which the request is whole; 0: chunked
@@ -114,9 +127,11 @@ func (l *loop) onConn(c *conn, mask netpoll.IOEvent) error {
 		return l.role.onBodyRead(c)
 	case phaseWrite:
 		return l.flush(c)
+	case phaseSkip:
+		return l.readSkip(c)
 	case phaseLinger:
 		l.discard(c)
-	case phaseRun, phaseQueue:
+	case phaseRun:
 		l.onConnBusy(c, mask)
 	}
 	return nil
@@ -124,21 +139,67 @@ func (l *loop) onConn(c *conn, mask netpoll.IOEvent) error {
 
 // onConnBusy handles an event of a connection that is not to be read now. The
 // next request's bytes stay in the kernel; edge-triggered they do not spin.
-// A half-close (a FIN) still gets its answer; only a reset or a full close,
-// which no answer can reach, cancels.
+//
+// A FIN is a half-close, whose client still gets its answer, or a full close:
+// on the wire they look the same. What is sent to a client that has fully
+// closed is answered with a reset; so after a while onExpire sends an interim
+// response, and the reset, which arrives here, says that an answer has no
+// reader.
 func (l *loop) onConnBusy(c *conn, mask netpoll.IOEvent) {
 	if netpoll.IsErrorEvent(mask, 0) {
-		_ = l.poller.Delete(c.fd)
-		c.armed, c.wantWrite, c.muted = false, false, false
+		l.disarm(c)
 		c.hungUp = true
 		l.role.onHangup(c)
 		return
 	}
 	if !c.muted {
-		c.muted = true
+		l.setMuted(c, true)
 		if err := l.poller.ModRead(&netpoll.PollAttachment{FD: c.fd}, true); err != nil {
-			_ = l.poller.Delete(c.fd)
-			c.armed = false
+			l.disarm(c)
+		}
+	}
+	if mask&syscall.EPOLLRDHUP != 0 && !c.halfClosed {
+		c.halfClosed = true
+		l.wheel.set(c, l.after(l.timer.Probe), l.now)
+	}
+}
+
+// setMuted notes that c is watched edge-triggered, or is not.
+func (l *loop) setMuted(c *conn, on bool) {
+	if c.muted == on {
+		return
+	}
+	c.muted = on
+	if on {
+		l.muted++
+	} else {
+		l.muted--
+	}
+}
+
+// disarm takes c out of the poller's set.
+func (l *loop) disarm(c *conn) {
+	_ = l.poller.Delete(c.fd)
+	l.setMuted(c, false)
+	c.armed, c.wantWrite = false, false
+}
+
+// announceAgain has every edge that was announced already announced once more.
+// A goroutine that stops being the loop in the middle of a batch of events
+// drops the rest of the batch, and an edge is not repeated by itself.
+func (l *loop) announceAgain() {
+	if l.muted == 0 {
+		return
+	}
+	for _, c := range l.conns {
+		if c == nil || !c.muted {
+			continue
+		}
+		pa := &netpoll.PollAttachment{FD: c.fd}
+		if c.wantWrite {
+			_ = l.poller.ModReadWrite(pa, true)
+		} else {
+			_ = l.poller.ModRead(pa, true)
 		}
 	}
 }
@@ -199,7 +260,7 @@ func (l *loop) process(c *conn, b []byte) error {
 		}
 		b = b[done:]
 	}
-	c.in = nil
+	l.drop(c)
 	c.phase = phaseHead
 	l.role.setState(c, ipc.Idle)
 	l.wheel.set(c, l.after(l.timer.KeepAlive), l.now)
@@ -217,7 +278,8 @@ func (l *loop) rearm(c *conn) error {
 			l.end(c)
 			return nil
 		}
-		c.wantWrite, c.muted = false, false
+		c.wantWrite = false
+		l.setMuted(c, false)
 	}
 	if err := l.arm(c); err != nil {
 		l.log.Error("connection ended", "loop", l.name, "err", err)
@@ -226,9 +288,24 @@ func (l *loop) rearm(c *conn) error {
 	return nil
 }
 
-// keep stores b, which lies in the scratch, as c's unread bytes.
+// keep stores b, which may lie in the scratch or in c.in itself, as c's unread
+// bytes.
 func (l *loop) keep(c *conn, b []byte) {
+	if n := len(l.buffers); n > 0 && cap(c.in) == 0 && len(b) <= keepBytes {
+		c.in = l.buffers[n-1]
+		l.buffers = l.buffers[:n-1]
+	} else if cap(c.in) == 0 && len(b) <= keepBytes {
+		c.in = make([]byte, 0, keepBytes)
+	}
 	c.in = append(c.in[:0], b...)
+}
+
+// drop gives c's storage for unread bytes back: an idle connection has none.
+func (l *loop) drop(c *conn) {
+	if cap(c.in) == keepBytes && len(l.buffers) < buffersFreeMax {
+		l.buffers = append(l.buffers, c.in[:0])
+	}
+	c.in, c.used = nil, 0
 }
 
 // write sends p, and keeps what the kernel does not take. rest, which may lie
@@ -236,6 +313,9 @@ func (l *loop) keep(c *conn, b []byte) {
 // last byte decides what happens next: see answered.
 func (l *loop) write(c *conn, p, rest []byte) step {
 	l.role.setState(c, ipc.Responding)
+	if len(rest) > 0 && c.closing {
+		c.lingering = true // the client sends on
+	}
 	n, errno := sys.Write(c.fd, p)
 	if errno == syscall.EAGAIN {
 		n, errno = 0, 0
@@ -253,7 +333,7 @@ func (l *loop) write(c *conn, p, rest []byte) step {
 	if len(rest) > 0 {
 		l.keep(c, rest)
 	} else {
-		c.in = nil
+		l.drop(c)
 	}
 	c.phase = phaseWrite
 	l.wheel.set(c, l.after(l.timer.Write), l.now)
@@ -279,7 +359,8 @@ func (l *loop) wantWrite(c *conn) {
 		l.end(c)
 		return
 	}
-	c.armed, c.wantWrite, c.muted = true, true, true
+	c.armed, c.wantWrite = true, true
+	l.setMuted(c, true)
 }
 
 // flush goes on with an answer that did not fit the socket's buffer.
@@ -300,6 +381,7 @@ func (l *loop) flush(c *conn) error {
 	if l.answered(c) != stepNext {
 		return nil
 	}
+	c.phase = phaseHead
 	b := l.scratch.in[:copy(l.scratch.in, c.in)]
 	c.in = c.in[:0]
 	return l.process(c, b)
@@ -308,14 +390,40 @@ func (l *loop) flush(c *conn) error {
 // answered decides what follows an answer that is wholly written.
 func (l *loop) answered(c *conn) step {
 	if !c.closing {
-		return stepNext
+		if c.skip == 0 {
+			return stepNext
+		}
+		c.phase = phaseSkip
+		l.wheel.set(c, l.after(l.timer.Body), l.now)
+		_ = l.rearm(c)
+		return stepWait
 	}
-	if c.lingering {
+	if c.lingering || c.skip > 0 {
 		l.linger(c)
 	} else {
 		l.end(c)
 	}
 	return stepWait
+}
+
+// readSkip passes over the rest of a body that nobody wants.
+func (l *loop) readSkip(c *conn) error {
+	n, errno := sys.Read(c.fd, l.scratch.in)
+	switch {
+	case errno == syscall.EAGAIN:
+		return nil
+	case errno != 0 || n == 0:
+		l.end(c)
+		return nil
+	}
+	passed := min(int64(n), c.skip)
+	c.skip -= passed
+	if c.skip > 0 {
+		l.wheel.set(c, l.after(l.timer.Body), l.now)
+		return nil
+	}
+	c.phase = phaseHead
+	return l.process(c, l.scratch.in[passed:n])
 }
 
 // refuse answers a request that the parser or a policy does not let through,
@@ -337,7 +445,8 @@ func (l *loop) linger(c *conn) {
 		return
 	}
 	c.phase = phaseLinger
-	c.in, c.out = nil, nil
+	l.drop(c)
+	c.out = nil
 	c.discarded = 0
 	l.wheel.set(c, l.after(l.timer.Linger), l.now)
 	_ = l.rearm(c)
@@ -393,7 +502,8 @@ func (l *loop) newConn(fd int, peer sys.Peer) *conn {
 // release makes the struct of a connection that is no longer ours reusable.
 func (l *loop) release(c *conn) {
 	c.phase = phaseGone
-	c.in, c.out, c.call = nil, nil, nil
+	l.drop(c)
+	c.out, c.call = nil, nil
 	if l.freeCount < connsFreeMax {
 		c.nextFree = l.free
 		l.free = c
@@ -409,10 +519,15 @@ func (l *loop) onDeadline(c *conn) {
 			l.endIdle(c)
 			return
 		}
+		// What the call held is another request's.
+		_, _, _ = httpparse.ParseHead(&l.call.req, c.in)
 		l.refuse(c, l.call, httpparse.ReasonHeadTimeout)
 	case phaseWrite:
 		l.counters.WriteTimeouts.Add(1)
 		l.end(c)
+	case phaseSkip:
+		l.counters.BodyTimeouts.Add(1)
+		l.end(c) // it was answered
 	case phaseLinger:
 		l.end(c)
 	default:
@@ -421,18 +536,15 @@ func (l *loop) onDeadline(c *conn) {
 }
 
 // endIdle ends a connection that was idle for too long, unless a request has
-// arrived this moment.
+// arrived this moment: then its event is on the way, and the next tick looks
+// again. It is not read here, because a function cannot be promoted from here.
 func (l *loop) endIdle(c *conn) {
-	n, errno := sys.Read(c.fd, l.scratch.in)
-	if errno != 0 || n == 0 {
-		l.counters.IdleClosed.Add(1)
-		l.end(c)
+	if ready, err := sys.Poll(c.fd, sys.PollIn, 0); err == nil && ready == sys.PollIn {
+		l.wheel.set(c, l.after(tickInterval), l.now)
 		return
 	}
-	l.role.setState(c, ipc.Reading)
-	if err := l.process(c, l.scratch.in[:n]); err != nil {
-		panic("reactor: promoted where nothing may be")
-	}
+	l.counters.IdleClosed.Add(1)
+	l.end(c)
 }
 
 func (l *loop) after(d time.Duration) int64 { return l.now + int64(d) }

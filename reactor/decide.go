@@ -112,43 +112,38 @@ func (l *loop) decideTooBusy(k *call) verdict {
 	return verdictAnswer
 }
 
-// bodyIn says how many bytes of b the request takes, when all of its body is
-// in b behind the head of n bytes.
-func bodyIn(r *httpparse.Request, b []byte, n int) (end int, whole bool) {
-	if r.Chunked {
-		var d httpparse.Chunks
-		for end = n; ; {
-			_, used, o, _ := d.Next(b[end:])
-			end += used
-			switch {
-			case o == httpparse.Complete:
-				return end, true
-			case o == httpparse.Invalid || used == 0:
-				return n, false
-			}
-		}
+// passBody settles what becomes of the body of a request that is answered
+// without it: whatever of it is in b behind the head of n bytes, and what is
+// still to come, is passed over, or the connection ends after the answer. The
+// choice looks at the head alone, so it is the same wherever the bytes were
+// cut. It returns how many bytes of b are done with. To be called before the
+// answer's head is made.
+func (l *loop) passBody(c *conn, r *httpparse.Request, b []byte, n int) (done int) {
+	length := max(r.ContentLength, 0)
+	switch have := int64(len(b) - n); {
+	case r.Chunked, length > skipBytesMax, r.ExpectContinue && length > 0:
+		// Its end is far or unknown, or the client may never send it: RFC 9110
+		// section 10.1.1.
+		c.closing, c.lingering = true, true
+		return len(b)
+	case length > have:
+		c.skip = length - have
+		return len(b)
 	}
-	if r.ContentLength > int64(len(b)-n) {
-		return n, false
-	}
-	return n + int(max(r.ContentLength, 0)), true
+	return n + int(length)
 }
 
 // reply writes k.answer to the request whose head is b[:n].
 func (l *loop) reply(c *conn, k *call, b []byte, n int) (done int, s step) {
-	done, whole := bodyIn(&k.req, b, n)
-	if !whole {
-		done = len(b)
-	}
-	return done, l.replyTo(c, k, b[done:], whole)
+	done = l.passBody(c, &k.req, b, n)
+	return done, l.replyTo(c, k, b[done:])
 }
 
-// replyTo writes k.answer. A request whose body is not all here (whole) ends
-// the connection: its rest cannot be told from the next request.
-func (l *loop) replyTo(c *conn, k *call, rest []byte, whole bool) step {
+// replyTo writes k.answer.
+func (l *loop) replyTo(c *conn, k *call, rest []byte) step {
 	a := &k.answer
 	k.begin(l, c)
-	if !whole {
+	if a.status == 413 {
 		c.closing, c.lingering = true, true
 	}
 	k.extra = k.extra[:0]
@@ -173,4 +168,21 @@ func (l *loop) replyTo(c *conn, k *call, rest []byte, whole bool) step {
 	}
 	l.scratch.out = p[:0]
 	return l.write(c, p, rest)
+}
+
+// replyHealth answers /healthz and /readyz on the loop. ready is what /readyz
+// says; empty: yes.
+func (l *loop) replyHealth(c *conn, k *call, b []byte, n int, ready string) (int, step) {
+	done := l.passBody(c, &k.req, b, n)
+	k.begin(l, c)
+	status, text := 200, `{"status":"ok"}`
+	if string(k.req.Path) == "/readyz" {
+		text = `{"status":"ready"}`
+		if ready != "" {
+			status, text = 503, ready
+		}
+	}
+	p := k.appendPlain(l.scratch.out[:0], status, text)
+	l.scratch.out = p[:0]
+	return done, l.write(c, p, b[done:])
 }

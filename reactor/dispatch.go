@@ -17,9 +17,9 @@ const (
 	turnDonationsMax = ipc.DonationConnsMax
 
 	// waitingMax bounds the connections of one loop that wait because no worker
-	// has room. Beyond it, and after waitingTime, the answer is 503.
+	// has room. Beyond it, and after FrontConfig.Wait, the answer is 503.
 	waitingMax  = 1024
-	waitingTime = 10 * time.Second
+	waitDefault = 10 * time.Second
 
 	// keptFreeMax bounds the buffers of sent bytes that one loop keeps for reuse.
 	keptFreeMax = 256
@@ -49,7 +49,8 @@ type dispatcher struct {
 	kept     *keptBytes // free list
 	keptFree int
 
-	waiting []*waiter // no worker had room; oldest first
+	waitTime time.Duration
+	waiting  []*waiter // no worker had room; oldest first
 }
 
 // donor is this loop's way to one worker.
@@ -210,6 +211,7 @@ func (d *dispatcher) flushAll() {
 	if d.pending == 0 {
 		return
 	}
+	d.reclaim()
 	for id := range d.donors {
 		if len(d.donors[id].pending) > 0 {
 			d.flushTo(id)
@@ -326,9 +328,8 @@ func (d *dispatcher) giveUpAll() {
 	}
 }
 
-// tick gives kept bytes back whose connections are adopted, and ends waits
-// that took too long.
-func (d *dispatcher) tick() {
+// reclaim gives kept bytes back whose connections are adopted.
+func (d *dispatcher) reclaim() {
 	for d.sentFrom < len(d.sent) {
 		s := d.sent[d.sentFrom]
 		w := d.board.Conn(s.slot).Load()
@@ -346,8 +347,13 @@ func (d *dispatcher) tick() {
 		d.sent = d.sent[:copy(d.sent, d.sent[d.sentFrom:])]
 		d.sentFrom = 0
 	}
+}
+
+// tick ends waits that took too long.
+func (d *dispatcher) tick() {
+	d.reclaim()
 	d.retryWaiting()
-	for len(d.waiting) > 0 && d.loop.now-d.waiting[0].since > int64(waitingTime) {
+	for len(d.waiting) > 0 && d.loop.now-d.waiting[0].since > int64(d.waitTime) {
 		w := d.waiting[0]
 		d.waiting = d.waiting[1:]
 		d.giveUp(w)

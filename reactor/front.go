@@ -54,6 +54,10 @@ type FrontConfig struct {
 	OnTrouble func(worker int, text string)
 	OnGone    func(worker int, err error)
 
+	// Wait is how long a connection waits for a worker with room before it is
+	// answered 503. Too short: bursts are refused. Too long: clients give up
+	// first. Zero: waitDefault.
+	Wait     time.Duration
 	Timeouts Timeouts // zero fields: the defaults
 	Logger   *slog.Logger
 }
@@ -67,7 +71,7 @@ func (t *timeouts) setDefaults() {
 		d time.Duration
 	}{
 		{&t.Head, 10 * time.Second}, {&t.Body, 30 * time.Second}, {&t.KeepAlive, 75 * time.Second},
-		{&t.Write, 30 * time.Second}, {&t.Linger, 2 * time.Second},
+		{&t.Write, 30 * time.Second}, {&t.Linger, 2 * time.Second}, {&t.Probe, time.Second},
 	} {
 		if *f.v <= 0 {
 			*f.v = f.d
@@ -109,6 +113,9 @@ type frontLoop struct {
 // Open.
 func NewFront(cfg FrontConfig) (*Front, error) {
 	cfg.Timeouts.setDefaults()
+	if cfg.Wait <= 0 {
+		cfg.Wait = waitDefault
+	}
 	f := &Front{cfg: cfg, ledger: newLedger(cfg.Board, uint32(cfg.ConnsMax))}
 	var err error
 	if f.returns, err = newReturnsLoop(f); err != nil {
@@ -185,6 +192,7 @@ func (g *gatewayLoop) init(f *Front, name string) error {
 	g.front, g.table, g.board, g.counters, g.timer = f, f.cfg.Table, f.cfg.Board, &f.counters, f.cfg.Timeouts
 	g.dispatch.open(&g.loop, f.ledger, f.cfg.Board.Workers(), &f.counters)
 	g.dispatch.refuse503 = g.refuseWaiter
+	g.dispatch.waitTime = f.cfg.Wait
 	return nil
 }
 
@@ -386,9 +394,13 @@ func (l *frontLoop) onRequest(c *conn, k *call, b []byte, n int) (int, step) {
 	case verdictRun:
 		return l.give(c, k, b, n)
 	case verdictControl:
-		return 0, l.takeOver(c, k, b, n)
+		return l.takeOver(c, k, b, n)
 	case verdictHealth:
-		return l.replyHealth(c, k, b, n)
+		ready := ""
+		if l.front.ready.Load() == 0 {
+			ready = `{"status":"starting"}`
+		}
+		return l.replyHealth(c, k, b, n, ready)
 	}
 	return l.reply(c, k, b, n)
 }
@@ -403,28 +415,6 @@ func (l *frontLoop) give(c *conn, k *call, b []byte, n int) (int, step) {
 	l.dispatch.donate(slot, generation, c.fd, c.peer, b, k.table.Generation())
 	l.release(c)
 	return 0, stepWait
-}
-
-func (g *gatewayLoop) replyHealth(c *conn, k *call, b []byte, n int) (int, step) {
-	done, whole := bodyIn(&k.req, b, n)
-	k.begin(&g.loop, c)
-	if !whole {
-		c.closing, c.lingering, done = true, true, len(b)
-	}
-	status, text := 200, `{"status":"ok"}`
-	if string(k.req.Path) == "/readyz" {
-		switch {
-		case g.draining:
-			status, text = 503, `{"status":"draining"}`
-		case g.front.ready.Load() == 0:
-			status, text = 503, `{"status":"starting"}`
-		default:
-			text = `{"status":"ready"}`
-		}
-	}
-	p := k.appendPlain(g.scratch.out[:0], status, text)
-	g.scratch.out = p[:0]
-	return done, g.write(c, p, b[done:])
 }
 
 // refuseWaiter answers a connection that no worker took in time: 503.
@@ -463,18 +453,17 @@ func (g *gatewayLoop) onHangup(*conn)            { panic("reactor: the gateway r
 func (g *gatewayLoop) onExpire(*conn)            { panic("reactor: a gateway connection in a worker's phase") }
 
 // takeOver gives the connection to the control plane.
-func (g *gatewayLoop) takeOver(c *conn, k *call, b []byte, n int) step {
+func (g *gatewayLoop) takeOver(c *conn, k *call, b []byte, n int) (int, step) {
 	if g.front.controls.Add(1) > controlMax {
 		g.front.controls.Add(-1)
 		g.counters.TooBusy.Add(1)
 		k.answer = answer{status: 503, reason: reasonCapacity, text: "too many control requests run", retry: true}
-		_, s := g.reply(c, k, b, n)
-		return s
+		return g.reply(c, k, b, n)
 	}
 	g.unregister(c)
 	g.front.control(c.fd, c.peer, b)
 	g.release(c)
-	return stepWait
+	return 0, stepWait
 }
 
 // control runs one control request on a goroutine of its own; Close waits for

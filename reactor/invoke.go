@@ -29,6 +29,10 @@ const (
 	// scratchesFreeMax bounds the scratches kept for promotions.
 	scratchesFreeMax = 4
 
+	// loadAgain is how long a function that could not be loaded is answered for
+	// without trying again, so that its requests cost neither work nor log.
+	loadAgain = time.Second
+
 	// bodyReadMax bounds what one event reads of one body, so that a fast
 	// upload cannot hold the loop.
 	bodyReadMax = 256 << 10
@@ -46,7 +50,9 @@ type run struct {
 	chunks   httpparse.Chunks
 	cancelIt atomic.Bool
 	headLen  int
+	cgi      httpparse.CGIHead // of the output
 	promote  func()
+	beside   func() // the goroutine of an invocation beside the loop
 	promoted *scratch // the scratch that the request's bytes lie in
 }
 
@@ -112,7 +118,7 @@ func (b *Back) startBody(c *conn, k *call, p []byte, n int) step {
 	expect := k.req.ExpectContinue
 	if k.req.Chunked {
 		c.bodyNeed = 0
-		c.in = append(c.in[:0], p[:n]...)
+		b.keep(c, p[:n])
 		k.run.body, k.run.chunks = nil, httpparse.Chunks{}
 	} else {
 		c.bodyNeed = n + int(k.req.ContentLength)
@@ -239,7 +245,7 @@ func (b *Back) launchKept(c *conn, k *call, end int) step {
 		s, ok = b.admit(c, k)
 	}
 	if !ok {
-		s = b.replyTo(c, k, c.in[end:], true)
+		s = b.replyTo(c, k, c.in[end:])
 		b.putCall(k)
 		return s
 	}
@@ -277,7 +283,7 @@ func (b *Back) launch(c *conn, k *call, p []byte, n, end int) (int, step) {
 	f := b.hold(k)
 	if f.loaded == nil || b.noInline || !f.loaded.Inline() {
 		b.call = b.takeCall()
-		c.in = append(c.in[:0], p...)
+		b.keep(c, p)
 		c.used = end
 		k.reparse(c.in[:n])
 		b.runBeside(c, k, c.in[n:end])
@@ -332,7 +338,8 @@ func (r *run) promoteFunc(b *Back, c *conn, k *call, rest []byte) func() {
 func (b *Back) promote(k *call) {
 	b.counters.Promoted.Add(1)
 	c := k.promoteConn
-	c.in = append([]byte(nil), k.promoteRest...)
+	c.in = nil
+	b.keep(c, k.promoteRest)
 	c.used = 0
 	c.phase = phaseRun
 	c.call = k
@@ -344,7 +351,9 @@ func (b *Back) promote(k *call) {
 	} else {
 		b.scratch = newScratch()
 	}
+	c.deadline = 0
 	_ = b.rearm(c)
+	b.announceAgain()
 	go b.run()
 }
 
@@ -354,23 +363,33 @@ func (b *Back) runBeside(c *conn, k *call, body []byte) {
 	c.phase = phaseRun
 	c.call = k
 	c.deadline = 0
+	if c.halfClosed {
+		b.wheel.set(c, b.after(b.timer.Probe), b.now)
+	}
 	f := k.run.function
 	b.prepare(k, body)
 	// A client that hangs up is noticed while the function runs.
 	if err := b.arm(c); err != nil {
 		b.log.Warn("a hang-up will not be noticed", "err", err)
 	}
-	if f.loaded == nil {
+	switch {
+	case f.loaded != nil:
+		b.spawn(k)
+	case f.failed != nil && b.now < f.again:
+		k.run.result = runtime.Result{Reason: loadReason(f.failed), Detail: f.failed.Error()}
+		b.finish(k)
+	default:
 		f.waiting = append(f.waiting, k)
 		b.load(f)
-		return
 	}
-	b.spawn(k)
 }
 
 func (b *Back) spawn(k *call) {
 	b.loading.Add(1)
-	go k.runBeside(b)
+	if k.run.beside == nil {
+		k.run.beside = func() { k.runBeside(b) }
+	}
+	go k.run.beside()
 }
 
 // runBeside is the goroutine of one invocation. Run waits for it.
@@ -538,7 +557,9 @@ func (b *Back) onLoaded(f *function, loaded runtime.Loaded, err error) {
 	f.loaded = loaded
 	waiting := f.waiting
 	f.waiting = nil
+	f.failed = err
 	if err != nil {
+		f.again = b.now + int64(loadAgain)
 		b.log.Error("function cannot be loaded", "function", f.route.Name, "err", err)
 	}
 	for _, k := range waiting {

@@ -87,7 +87,9 @@ type loop struct {
 	stopped   bool
 	done      chan struct{}
 	connsOpen int
-	free      *conn // structs for reuse
+	muted     int      // connections watched edge-triggered
+	buffers   [][]byte // for unread bytes, of keepBytes each, for reuse
+	free      *conn    // structs for reuse
 	freeCount int
 	calls     *call // likewise
 	callCount int
@@ -112,6 +114,7 @@ type timeouts struct {
 	KeepAlive time.Duration // idle between two requests
 	Write     time.Duration // a client that does not read
 	Linger    time.Duration // after a refusal, for the client to see it
+	Probe     time.Duration // from a client's FIN to the question whether it is still there, and between two
 }
 
 func (l *loop) open(name string, log *slog.Logger) (err error) {
@@ -121,6 +124,7 @@ func (l *loop) open(name string, log *slog.Logger) (err error) {
 	l.done = make(chan struct{})
 	l.scratch = newScratch()
 	l.call = newCall()
+	l.buffers = make([][]byte, 0, buffersFreeMax)
 	l.ids.seed()
 	l.wheel.init()
 	l.refreshClock()
@@ -368,8 +372,7 @@ func (l *loop) arm(c *conn) error {
 // first, because epoll watches the description and not the number.
 func (l *loop) unregister(c *conn) {
 	if c.armed {
-		_ = l.poller.Delete(c.fd)
-		c.armed, c.wantWrite, c.muted = false, false, false
+		l.disarm(c)
 	}
 	l.conns[c.fd] = nil
 	l.connsOpen--

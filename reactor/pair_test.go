@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net/netip"
 	"os"
 	"strings"
@@ -42,14 +43,15 @@ func echo(inv *runtime.Invocation) runtime.Result {
 
 // pair is a gateway's front and workers' backs in one process.
 type pair struct {
-	t     testing.TB
-	board *ipc.Board
-	front *Front
-	table *route.Published
-	mu    sync.Mutex
-	fakes map[string]*fake // by handler
-	backs []*backProcess
-	log   *slog.Logger
+	t       testing.TB
+	options pairOptions
+	board   *ipc.Board
+	front   *Front
+	table   *route.Published
+	mu      sync.Mutex
+	fakes   map[string]*fake // by handler
+	backs   []*backProcess
+	log     *slog.Logger
 
 	controls chan string
 	gone     chan int
@@ -63,29 +65,52 @@ type backProcess struct {
 	done chan struct{}
 }
 
+// pairOptions: zero fields are as newPair has them.
+type pairOptions struct {
+	loops, workers, conns int
+	maxBody               int
+	timeouts              Timeouts
+	wait                  time.Duration
+	fakes                 map[string]*fake // each at the path of its name
+	handlers              map[string]string
+	limits                string // more members of every descriptor: `,"max_inflight":1`
+}
+
 func newPair(t testing.TB, loops, workers int) *pair {
 	t.Helper()
+	return newPairWith(t, pairOptions{loops: loops, workers: workers})
+}
+
+func newPairWith(t testing.TB, o pairOptions) *pair {
+	t.Helper()
+	loops, workers := max(o.loops, 1), max(o.workers, 1)
 	p := &pair{
-		t: t, table: new(route.Published), fakes: map[string]*fake{}, controls: make(chan string, 100),
+		t: t, options: o, table: new(route.Published), fakes: map[string]*fake{}, controls: make(chan string, 100),
 		gone: make(chan int, 100), applied: make(chan ipc.Applied, 100),
 	}
 	p.log = slog.New(slog.NewTextHandler(&testWriter{t: t}, nil))
 	var err error
-	if p.board, err = ipc.NewBoard(ipc.BoardOptions{Conns: 512, Workers: uint32(workers), Cells: 1024}); err != nil {
+	if p.board, err = ipc.NewBoard(ipc.BoardOptions{Conns: uint32(max(o.conns, 512)), Workers: uint32(workers), Cells: 1024}); err != nil {
 		t.Fatal(err)
 	}
 	p.fakes["echo"] = &fake{run: echo, inline: true}
 	p.fakes["beside"] = &fake{run: echo}
-	p.publish(1, map[string]string{"ANY:/echo": "echo", "ANY:/beside": "beside"})
+	handlers := map[string]string{"ANY:/echo": "echo", "ANY:/beside": "beside", "GET:/get": "echo", "ANY:/absent": "absent"}
+	for name, f := range o.fakes {
+		p.fakes[name] = f
+		handlers["ANY:/"+name] = name
+	}
+	maps.Copy(handlers, o.handlers)
+	p.publish(1, handlers)
 	ready := make(chan int, workers)
 	p.front, err = NewFront(FrontConfig{
-		Listen: netip.MustParseAddrPort("127.0.0.1:0"), Loops: loops, Board: p.board, Table: p.table, ConnsMax: 256,
+		Listen: netip.MustParseAddrPort("127.0.0.1:0"), Loops: loops, Board: p.board, Table: p.table, ConnsMax: max(o.conns, 256),
 		Control:   p.control,
 		OnReady:   func(worker int, _ uint64) { ready <- worker },
 		OnApplied: func(_ int, a ipc.Applied) { p.applied <- a },
 		OnTrouble: func(int, string) {},
 		OnGone:    func(worker int, _ error) { p.gone <- worker },
-		Logger:    p.log,
+		Wait:      o.wait, Timeouts: o.timeouts, Logger: p.log,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -122,7 +147,7 @@ func (p *pair) publish(generation uint64, handlers map[string]string) {
 	var rows []route.Row
 	for key, handler := range handlers {
 		rows = append(rows, route.Row{Key: key, Cell: uint32(len(rows)), Value: fmt.Sprintf(
-			`{"name":"f-%s","runtime":"wasm","module":"import/x.wasm","handler":"%s","max_body":1000000}`, handler, handler)})
+			`{"name":"f-%s","runtime":"wasm","module":"import/x.wasm","handler":"%s","max_body":%d%s}`, handler, handler, max(p.options.maxBody, 1_000_000), p.options.limits)})
 	}
 	table, bad := route.Build(generation, rows)
 	if len(bad) > 0 {
@@ -162,7 +187,8 @@ func (p *pair) startBack(id int) {
 	p.board.Worker(id).SetPid(os.Getpid())
 	back, err := NewBack(BackConfig{
 		Worker: id, Board: p.board, Control: theirs, Donations: donations, Table: &table, Load: p.load,
-		Log: func(*route.Function, []byte, []byte) {}, OnChange: func(*route.Table) {}, Drain: time.Second, Logger: p.log,
+		Log: func(*route.Function, []byte, []byte) {}, OnChange: func(*route.Table) {}, Drain: time.Second,
+		Timeouts: p.options.timeouts, Logger: p.log,
 	})
 	if err != nil {
 		p.t.Fatal(err)
@@ -187,6 +213,44 @@ func (p *pair) startBack(id int) {
 	defer frame.Close()
 	if err := p.front.Send(id, frame); err != nil {
 		p.t.Fatal(err)
+	}
+}
+
+// settle waits until the loops have handled everything that had arrived when
+// it was called.
+func (p *pair) settle() {
+	p.t.Helper()
+	for range 2 { // a donation is sent at the end of a turn
+		for _, l := range p.front.loops {
+			_ = l.ask(func() {})
+		}
+	}
+	for _, b := range p.backs {
+		_ = b.back.ask(func() {})
+	}
+}
+
+// connect opens a connection; handed: to a worker, which has answered on it.
+func (p *pair) connect(t testing.TB, handed bool) *testenv.Conn {
+	t.Helper()
+	c := testenv.Dial(t, p.addr())
+	if handed {
+		c.Send(t, post("/echo", "[0]"))
+		want(t, c.Response(t), 200, "[0]")
+	}
+	return c
+}
+
+// onBoth runs a test on a fresh connection, whose head the gateway parses, and
+// on one that a worker has.
+func onBoth(t *testing.T, p *pair, test func(t *testing.T, c *testenv.Conn)) {
+	t.Helper()
+	for _, handed := range []bool{false, true} {
+		name := "fresh"
+		if handed {
+			name = "handed over"
+		}
+		t.Run(name, func(t *testing.T) { test(t, p.connect(t, handed)) })
 	}
 }
 

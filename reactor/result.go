@@ -22,15 +22,15 @@ func (b *Back) respond(c *conn, k *call, rest []byte) step {
 	}
 	status, kind := 200, "application/json"
 	fields := b.scratch.out[:0]
-	var cgi httpparse.CGIHead
-	block, n, why := httpparse.ParseCGI(&cgi, body)
+	cgi := &k.run.cgi
+	block, n, why := httpparse.ParseCGI(cgi, body)
 	switch {
 	case why != 0:
 		return b.respondBadHead(c, k, rest, why)
 	case block:
 		status = cgi.Status
 		kind = ""
-		fields = appendCGIFields(fields, &cgi, len(body) > n)
+		fields = appendCGIFields(fields, cgi, len(body) > n)
 		body = body[n:]
 	case body[0] != '{' && body[0] != '[':
 		// The predecessor's rule: what is not JSON already is wrapped.
@@ -74,12 +74,12 @@ func (k *call) join(head, body []byte) []byte {
 // appendCGIFields appends the fields of a CGI header block.
 func appendCGIFields(dst []byte, h *httpparse.CGIHead, hasBody bool) []byte {
 	if len(h.ContentType) > 0 {
-		dst = httpparse.AppendField(dst, "Content-Type", string(h.ContentType))
+		dst = append(append(append(dst, "Content-Type: "...), h.ContentType...), "\r\n"...)
 	} else if hasBody {
 		dst = append(dst, "Content-Type: text/plain; charset=utf-8\r\n"...)
 	}
 	if len(h.Location) > 0 {
-		dst = httpparse.AppendField(dst, "Location", string(h.Location))
+		dst = append(append(append(dst, "Location: "...), h.Location...), "\r\n"...)
 	}
 	for _, f := range h.Fields {
 		dst = append(dst, f.Name...)

@@ -1,0 +1,125 @@
+//go:build !race
+
+package reactor
+
+import (
+	"bytes"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"baton/internal/sys"
+	"baton/runtime"
+)
+
+// rawClient is a client that allocates nothing.
+type rawClient struct {
+	t    *testing.T
+	addr syscall.SockaddrInet4
+	fd   int
+	in   []byte
+}
+
+func (c *rawClient) connect() {
+	n, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
+	if err == nil {
+		err = syscall.Connect(n, &c.addr)
+	}
+	if err == nil {
+		err = sys.SetNonblock(n, true)
+	}
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	c.fd = n
+}
+
+// do sends a request and reads until the answer ends with tail.
+func (c *rawClient) do(request, tail []byte) {
+	if n, errno := sys.Write(c.fd, request); errno != 0 || n != len(request) {
+		c.t.Fatal(n, errno)
+	}
+	for have := 0; ; {
+		if _, err := sys.Poll(c.fd, sys.PollIn, 10*time.Second); err != nil {
+			c.t.Fatal(err)
+		}
+		n, errno := sys.Read(c.fd, c.in[have:])
+		if errno == syscall.EAGAIN {
+			continue
+		}
+		if errno != 0 || n == 0 {
+			c.t.Fatalf("%v after %q", errno, c.in[:have])
+		}
+		have += n
+		if bytes.HasSuffix(c.in[:have], tail) {
+			return
+		}
+	}
+}
+
+// The way of a request allocates nothing, from the client's bytes to the
+// answer: parse, match, decide, run, respond and write on a worker's loop, and
+// before that accept, parse, match, decide, donate and adopt. The count is that
+// of the whole process per request, so it holds for every loop at once.
+func TestAllocs(t *testing.T) {
+	answer := []byte(`{"a":1}`)
+	p := newPairWith(t, pairOptions{fakes: map[string]*fake{
+		"answer": {inline: true, run: func(inv *runtime.Invocation) runtime.Result {
+			_, _ = inv.Stdout.Write(answer)
+			return runtime.Result{}
+		}},
+		"cgi": {inline: true, run: func(inv *runtime.Invocation) runtime.Result {
+			_, _ = inv.Stdout.Write(cgiAnswer)
+			return runtime.Result{}
+		}},
+		"plain": {inline: true, run: func(inv *runtime.Invocation) runtime.Result {
+			_, _ = inv.Stdout.Write(plain)
+			return runtime.Result{}
+		}},
+	}})
+	client := &rawClient{t: t, in: make([]byte, 64<<10)}
+	client.addr = syscall.SockaddrInet4{Port: int(p.front.Addr().Port()), Addr: [4]byte{127, 0, 0, 1}}
+	for _, test := range []struct {
+		name, request, tail string
+	}{
+		{"an answer as it is", get("/answer"), `{"a":1}`},
+		{"wrapped", get("/plain"), `"}`},
+		{"a header block", get("/cgi"), "\r\n\r\nbody"},
+		{"a body", post("/echo", `{"n":1}`), `{"n":1}`},
+		{"a browser's head", "GET /answer?q=1 HTTP/1.1\r\nHost: t\r\n" + strings.Repeat("Accept-Language: en-GB,en;q=0.5\r\n", 9) + "\r\n", `{"a":1}`},
+		{"not found", get("/nowhere"), `"}`},
+		{"beside the loop", post("/beside", `{"n":1}`), `{"n":1}`},
+		{"pipelined", get("/answer") + get("/nowhere") + get("/cgi"), "\r\n\r\nbody"},
+	} {
+		request, tail := []byte(test.request), []byte(test.tail)
+		t.Run("kept alive: "+test.name, func(t *testing.T) {
+			client.connect()
+			defer sys.CloseRaw(client.fd)
+			for range 10 {
+				client.do(request, tail)
+			}
+			if n := testing.AllocsPerRun(500, func() { client.do(request, tail) }); n != 0 {
+				t.Errorf("%v allocations per request", n)
+			}
+		})
+		t.Run("donated: "+test.name, func(t *testing.T) {
+			once := func() {
+				client.connect()
+				client.do(request, tail)
+				sys.CloseRaw(client.fd)
+			}
+			for range 300 {
+				once()
+			}
+			if n := testing.AllocsPerRun(500, once); n != 0 {
+				t.Errorf("%v allocations per connection", n)
+			}
+		})
+	}
+}
+
+var (
+	plain     = []byte("hello")
+	cgiAnswer = []byte("Status: 201\r\nContent-Type: text/plain\r\nX-A: b\r\n\r\nbody")
+)

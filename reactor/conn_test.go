@@ -1,0 +1,738 @@
+package reactor
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"baton/httpparse"
+	"baton/internal/testenv"
+	"baton/runtime"
+)
+
+// text is an executor that writes s.
+func text(s string) *fake {
+	return &fake{inline: true, run: func(inv *runtime.Invocation) runtime.Result {
+		if _, err := io.WriteString(inv.Stdout, s); err != nil {
+			return runtime.Result{Reason: runtime.OutputLimit}
+		}
+		return runtime.Result{}
+	}}
+}
+
+// gate is an executor whose invocations wait until they are let go or
+// cancelled.
+type gate struct {
+	started   chan struct{}
+	open      chan struct{}
+	cancelled chan struct{}
+}
+
+func newGate() *gate {
+	return &gate{started: make(chan struct{}, 100), open: make(chan struct{}), cancelled: make(chan struct{}, 100)}
+}
+
+func (g *gate) fake(inline bool) *fake {
+	return &fake{inline: inline, run: func(inv *runtime.Invocation) runtime.Result {
+		if inv.Promote != nil {
+			inv.Promote()
+		}
+		g.started <- struct{}{}
+		look := time.NewTicker(time.Millisecond)
+		defer look.Stop()
+		for {
+			select {
+			case <-g.open:
+				return echo(inv)
+			case <-look.C:
+				if inv.Cancel.Load() {
+					g.cancelled <- struct{}{}
+					return runtime.Result{Reason: runtime.Cancelled}
+				}
+			}
+		}
+	}}
+}
+
+func TestConnectionPersistence(t *testing.T) {
+	t.Parallel()
+	p := newPair(t, 1, 1)
+	for _, test := range []struct {
+		name, request string
+		connection    string // of the response
+		ends          bool
+	}{
+		{"RFC 9112 9.3: 1.1 persists", "GET /nowhere HTTP/1.1\r\nHost: t\r\n\r\n", "", false},
+		{"RFC 9112 9.6: close", "GET /nowhere HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n", "close", true},
+		{"RFC 9110 7.6.1: options are case-insensitive", "GET /nowhere HTTP/1.1\r\nHost: t\r\nConnection: CLOSE\r\n\r\n", "close", true},
+		{"RFC 9110 7.6.1: a list", "GET /nowhere HTTP/1.1\r\nHost: t\r\nConnection: foo, , Close ,bar\r\n\r\n", "close", true},
+		{"RFC 9110 5.3: two lines are one list", "GET /nowhere HTTP/1.1\r\nHost: t\r\nConnection: foo\r\nConnection: close\r\n\r\n", "close", true},
+		{"RFC 9112 9.3: close wins over keep-alive", "GET /nowhere HTTP/1.1\r\nHost: t\r\nConnection: keep-alive, close\r\n\r\n", "close", true},
+		{"close is a whole token", "GET /nowhere HTTP/1.1\r\nHost: t\r\nConnection: closed\r\n\r\n", "", false},
+		{"RFC 9112 9.3: 1.0 ends", "GET /nowhere HTTP/1.0\r\n\r\n", "close", true},
+		{"RFC 9112 9.3: 1.0 with keep-alive persists", "GET /nowhere HTTP/1.0\r\nConnection: Keep-Alive\r\n\r\n", "keep-alive", false},
+		{"a function's answer, 1.1", post("/echo", "[1]"), "", false},
+		{"a function's answer, 1.0", "POST /echo HTTP/1.0\r\nContent-Length: 3\r\n\r\n[1]", "close", true},
+		{"a function's answer, 1.0 with keep-alive", "POST /echo HTTP/1.0\r\nConnection: keep-alive\r\nContent-Length: 3\r\n\r\n[1]", "keep-alive", false},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			onBoth(t, p, func(t *testing.T, c *testenv.Conn) {
+				c.Send(t, test.request)
+				r := c.Response(t)
+				// net/http turns "close" into r.Close.
+				if got := r.Header.Get("Connection"); got != test.connection && test.connection != "close" || r.Close != test.ends {
+					t.Errorf("Connection: %q, close %v, want %q", got, r.Close, test.connection)
+				}
+				if r.Header.Get("Date") == "" || r.Header.Get("X-Request-Id") == "" || r.Header.Get("Content-Length") == "" {
+					t.Errorf("a field is missing: %v", r.Header)
+				}
+				if test.ends {
+					c.WantEnd(t)
+					return
+				}
+				c.Send(t, post("/echo", "[2]"))
+				want(t, c.Response(t), 200, "[2]")
+			})
+		})
+	}
+}
+
+// Answers without a body have the fields of one that has it, and the next
+// answer follows at once.
+func TestAnswersWithoutBody(t *testing.T) {
+	t.Parallel()
+	p := newPairWith(t, pairOptions{
+		fakes: map[string]*fake{
+			"204":    text("Status: 204\r\n\r\n"),
+			"204b":   text("Status: 204\r\n\r\nnot sent"),
+			"304":    text("Status: 304\r\n\r\nnot sent"),
+			"answer": text(`{"a":1}`),
+		},
+		handlers: map[string]string{"GET:/get": "answer"},
+	})
+	for _, test := range []struct {
+		name, method, path string
+		status             int
+		length             string
+	}{
+		{"RFC 9110 9.3.2: HEAD of a function", "HEAD", "/answer", 200, "7"},
+		{"HEAD is served by the GET route", "HEAD", "/get", 200, "7"},
+		{"HEAD of an error", "HEAD", "/nowhere", 404, "*"},
+		{"HEAD of /healthz", "HEAD", "/healthz", 200, "15"},
+		{"RFC 9110 15.3.5: 204", "GET", "/204", 204, ""},
+		{"204 with a body from the function", "GET", "/204b", 204, ""},
+		{"RFC 9110 15.4.5: 304", "GET", "/304", 304, ""},
+		{"HEAD of 204", "HEAD", "/204", 204, ""},
+		{"RFC 9110 9.3.7: OPTIONS *", "OPTIONS", "*", 204, ""},
+		{"OPTIONS of a known path", "OPTIONS", "/get", 204, ""},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			onBoth(t, p, func(t *testing.T, c *testenv.Conn) {
+				c.Send(t, test.method+" "+test.path+" HTTP/1.1\r\nHost: t\r\n\r\n"+get("/nowhere"))
+				r, err := c.ReadResponse(test.method)
+				if err != nil {
+					t.Fatal(err)
+				}
+				got := r.Header.Get("Content-Length")
+				if r.Status != test.status || len(r.Body) != 0 || got != test.length && test.length != "*" {
+					t.Errorf("status %d, Content-Length %q, %d bytes of body", r.Status, got, len(r.Body))
+				}
+				want(t, c.Response(t), 404, "route_not_found")
+			})
+		})
+	}
+}
+
+func TestAllow(t *testing.T) {
+	t.Parallel()
+	p := newPair(t, 1, 1)
+	onBoth(t, p, func(t *testing.T, c *testenv.Conn) {
+		c.Send(t, "OPTIONS /get HTTP/1.1\r\nHost: t\r\n\r\nOPTIONS * HTTP/1.1\r\nHost: t\r\n\r\n"+
+			"OPTIONS /echo HTTP/1.1\r\nHost: t\r\nContent-Length: 3\r\n\r\n[1]"+post("/get", "x"))
+		if r := c.Response(t); r.Status != 204 || r.Header.Get("Allow") != "GET, HEAD, OPTIONS" {
+			t.Errorf("known path: %d, Allow: %q", r.Status, r.Header.Get("Allow"))
+		}
+		if r := c.Response(t); r.Status != 204 || r.Header.Get("Allow") == "" {
+			t.Errorf("asterisk: %d, Allow: %q", r.Status, r.Header.Get("Allow"))
+		}
+		want(t, c.Response(t), 200, "[1]") // the function takes OPTIONS itself
+		r := c.Response(t)
+		want(t, r, 405, "method_not_allowed")
+		if r.Header.Get("Allow") != "GET, HEAD, OPTIONS" {
+			t.Errorf("405 with %v", r.Header)
+		}
+	})
+}
+
+// RFC 9110 section 10.1.1: 100 is sent when the body is going to be read.
+func TestExpectContinue(t *testing.T) {
+	t.Parallel()
+	p := newPair(t, 1, 1)
+	head := func(path, field string) string {
+		return "POST " + path + " HTTP/1.1\r\nHost: t\r\nExpect: 100-Continue\r\n" + field + "\r\n\r\n"
+	}
+	for _, test := range []struct {
+		name, head, body string
+		interim          bool
+		status           int
+		part             string
+	}{
+		{"a length", head("/echo", "Content-Length: 3"), "[1]", true, 200, "[1]"},
+		{"chunked", head("/echo", "Transfer-Encoding: chunked"), "3\r\n[1]\r\n0\r\n\r\n", true, 200, "[1]"},
+		{"no body", head("/echo", "Content-Length: 0"), "", false, 502, "no_output"},
+		{"no route", head("/nowhere", "Content-Length: 3"), "", false, 404, "route_not_found"},
+		{"too large", head("/echo", "Content-Length: 1000001"), "", false, 413, "body_too_large"},
+		{"another method", head("/get", "Content-Length: 3"), "", false, 405, "method_not_allowed"},
+		{"RFC 9110 10.1.1: a 1.0 client is not told", "POST /echo HTTP/1.0\r\nExpect: 100-continue\r\nContent-Length: 3\r\n\r\n", "[1]", false, 200, "[1]"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			onBoth(t, p, func(t *testing.T, c *testenv.Conn) {
+				c.Send(t, test.head)
+				if test.interim {
+					if r := c.Response(t); r.Status != 100 {
+						t.Fatalf("interim status %d", r.Status)
+					}
+				}
+				c.Send(t, test.body)
+				r := c.Response(t)
+				want(t, r, test.status, test.part)
+				if test.status >= 404 && test.status < 500 && !r.Close {
+					t.Error("the body may come or not, and the connection stays")
+				}
+			})
+		})
+	}
+	t.Run("a body that is there is not asked for", func(t *testing.T) {
+		onBoth(t, p, func(t *testing.T, c *testenv.Conn) {
+			c.Send(t, head("/echo", "Content-Length: 3")+"[1]")
+			want(t, c.Response(t), 200, "[1]")
+		})
+	})
+}
+
+// RFC 9112 section 9.3.2: in order, also behind one that runs beside the loop.
+func TestPipelining(t *testing.T) {
+	t.Parallel()
+	g := newGate()
+	p := newPairWith(t, pairOptions{fakes: map[string]*fake{"gate": g.fake(false), "promoted": g.fake(true)}})
+	for _, path := range []string{"/gate", "/promoted"} {
+		onBoth(t, p, func(t *testing.T, c *testenv.Conn) {
+			var all strings.Builder
+			all.WriteString(post("/echo", "[0]") + post(path, "[1]") + post("/echo", "[2]") + get("/nowhere"))
+			all.WriteString(post("/beside", "[3]") + get("/healthz"))
+			all.WriteString("POST /echo HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: chunked\r\n\r\n1\r\n[\r\n2;x=y\r\n4]\r\n0\r\nT: 1\r\n\r\n")
+			all.WriteString(post(path, "[5]") + post("/echo", "[6]"))
+			c.Send(t, all.String())
+			want(t, c.Response(t), 200, "[0]")
+			<-g.started
+			// More arrives while it runs.
+			c.Send(t, post("/echo", "[7]"))
+			p.settle()
+			other := p.connect(t, true) // the loop serves others
+			other.Close()
+			g.open <- struct{}{}
+			want(t, c.Response(t), 200, "[1]")
+			want(t, c.Response(t), 200, "[2]")
+			want(t, c.Response(t), 404, "route_not_found")
+			want(t, c.Response(t), 200, "[3]")
+			want(t, c.Response(t), 200, "ok")
+			want(t, c.Response(t), 200, "[4]")
+			<-g.started
+			g.open <- struct{}{}
+			want(t, c.Response(t), 200, "[5]")
+			want(t, c.Response(t), 200, "[6]")
+			want(t, c.Response(t), 200, "[7]")
+		})
+	}
+}
+
+// refusals has a request for each reason that bytes can give.
+var refusals = []struct {
+	reason  httpparse.Reason
+	request string
+}{
+	{httpparse.ReasonBadMethod, "G@T / HTTP/1.1\r\nHost: t\r\n\r\n"},
+	{httpparse.ReasonConnect, "CONNECT t:80 HTTP/1.1\r\nHost: t\r\n\r\n"},
+	{httpparse.ReasonBadRequestLine, "GET  / HTTP/1.1\r\nHost: t\r\n\r\n"},
+	{httpparse.ReasonRequestLineTooLong, "GET /" + strings.Repeat("a", 9000) + " HTTP/1.1\r\nHost: t\r\n\r\n"},
+	{httpparse.ReasonBadTarget, "GET /\"x HTTP/1.1\r\nHost: t\r\n\r\n"},
+	{httpparse.ReasonBadPercentEncoding, "GET /%zz HTTP/1.1\r\nHost: t\r\n\r\n"},
+	{httpparse.ReasonFragmentInTarget, "GET /#x HTTP/1.1\r\nHost: t\r\n\r\n"},
+	{httpparse.ReasonAsteriskForm, "GET * HTTP/1.1\r\nHost: t\r\n\r\n"},
+	{httpparse.ReasonBadScheme, "GET ftp://t/ HTTP/1.1\r\nHost: t\r\n\r\n"},
+	{httpparse.ReasonBadAuthority, "GET http://u@t/ HTTP/1.1\r\nHost: t\r\n\r\n"},
+	{httpparse.ReasonBadVersion, "GET / HTTP/1.x\r\nHost: t\r\n\r\n"},
+	{httpparse.ReasonUnsupportedVersion, "GET / HTTP/2.0\r\nHost: t\r\n\r\n"},
+	{httpparse.ReasonBareLF, "GET / HTTP/1.1\r\nHost: t\n\r\n"},
+	{httpparse.ReasonBareCR, "GET / HTTP/1.1\r\nHost: t\rx\r\n\r\n"},
+	{httpparse.ReasonObsFold, "GET / HTTP/1.1\r\nHost: t\r\n folded\r\n\r\n"},
+	{httpparse.ReasonSpaceBeforeColon, "GET / HTTP/1.1\r\nHost : t\r\n\r\n"},
+	{httpparse.ReasonMissingColon, "GET / HTTP/1.1\r\nHost: t\r\nNoColon\r\n\r\n"},
+	{httpparse.ReasonBadFieldName, "GET / HTTP/1.1\r\nHost: t\r\nA(B: 1\r\n\r\n"},
+	{httpparse.ReasonBadFieldValue, "GET / HTTP/1.1\r\nHost: t\r\nA: \x00\r\n\r\n"},
+	{httpparse.ReasonTooManyFields, "GET / HTTP/1.1\r\nHost: t\r\n" + strings.Repeat("A: 1\r\n", 100) + "\r\n"},
+	{httpparse.ReasonHeadTooLarge, "GET / HTTP/1.1\r\nHost: t\r\nA: " + strings.Repeat("a", 33000) + "\r\n\r\n"},
+	{httpparse.ReasonMissingHost, "GET / HTTP/1.1\r\n\r\n"},
+	{httpparse.ReasonRepeatedHost, "GET / HTTP/1.1\r\nHost: t\r\nHost: t\r\n\r\n"},
+	{httpparse.ReasonBadHost, "GET / HTTP/1.1\r\nHost: t t\r\n\r\n"},
+	{httpparse.ReasonBadContentLength, "POST /echo HTTP/1.1\r\nHost: t\r\nContent-Length: -3\r\n\r\n[1]"},
+	{httpparse.ReasonBadContentLength, "POST /echo HTTP/1.1\r\nHost: t\r\nContent-Length: +3\r\n\r\n[1]"},
+	{httpparse.ReasonBadContentLength, "POST /echo HTTP/1.1\r\nHost: t\r\nContent-Length: 18446744073709551621\r\n\r\n[1]"},
+	{httpparse.ReasonRepeatedContentLength, "POST /echo HTTP/1.1\r\nHost: t\r\nContent-Length: 3\r\nContent-Length: 3\r\n\r\n[1]"},
+	{httpparse.ReasonBadTransferEncoding, "POST /echo HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: chunked, chunked\r\n\r\n0\r\n\r\n"},
+	{httpparse.ReasonRepeatedTransferEncoding, "POST /echo HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"},
+	{httpparse.ReasonUnsupportedTransferEncoding, "POST /echo HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: gzip\r\n\r\n0\r\n\r\n"},
+	{httpparse.ReasonTransferEncodingHTTP10, "POST /echo HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"},
+	{httpparse.ReasonLengthAndTransferEncoding, "POST /echo HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: chunked\r\nContent-Length: 3\r\n\r\n0\r\n\r\n"},
+	{httpparse.ReasonBadConnection, "GET / HTTP/1.1\r\nHost: t\r\nConnection: a b\r\n\r\n"},
+	{httpparse.ReasonUnsupportedExpectation, "POST /echo HTTP/1.1\r\nHost: t\r\nExpect: 200-ok\r\nContent-Length: 3\r\n\r\n[1]"},
+	{httpparse.ReasonBadChunkSize, chunked + "x\r\n[1]\r\n0\r\n\r\n"},
+	{httpparse.ReasonBadChunkSize, chunked + "-3\r\n[1]\r\n0\r\n\r\n"},
+	{httpparse.ReasonChunkTooLarge, chunked + "ffffffffffffffff\r\n[1]\r\n0\r\n\r\n"},
+	{httpparse.ReasonBadChunkExtension, chunked + "3;\x01\r\n[1]\r\n0\r\n\r\n"},
+	{httpparse.ReasonChunkLineTooLong, chunked + "3;a=" + strings.Repeat("b", 20000) + "\r\n[1]\r\n0\r\n\r\n"},
+	{httpparse.ReasonChunkOverhead, chunked + strings.Repeat("1;"+strings.Repeat("x", 100)+"\r\n1\r\n", 2000) + "0\r\n\r\n"},
+	{httpparse.ReasonBadChunkEnd, chunked + "3\r\n[1]x\r\n0\r\n\r\n"},
+	{httpparse.ReasonTrailerTooLarge, chunked + "3\r\n[1]\r\n0\r\n" + strings.Repeat("A: "+strings.Repeat("1", 1000)+"\r\n", 40) + "\r\n"},
+	{httpparse.ReasonBodyTooLarge, "POST /echo HTTP/1.1\r\nHost: t\r\nContent-Length: 1000001\r\n\r\n"},
+	{httpparse.ReasonBodyTooLarge, chunked + "f4241\r\n" + strings.Repeat("x", 1000001) + "\r\n0\r\n\r\n"},
+}
+
+const chunked = "POST /echo HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+// Every refusal has its status, its JSON body and a connection that ends in a
+// way that lets the answer through: the client sends half a megabyte behind it
+// before it reads.
+func TestRefusals(t *testing.T) {
+	t.Parallel()
+	p := newPair(t, 1, 1)
+	seen := map[httpparse.Reason]bool{
+		httpparse.ReasonNone: true,
+		// Below, in TestTimeouts, and never given: no route names a host yet.
+		httpparse.ReasonHeadTimeout: true, httpparse.ReasonBodyTimeout: true, httpparse.ReasonMisdirected: true,
+	}
+	flood := strings.Repeat("still sending\r\n", 40_000)
+	for i, test := range refusals {
+		seen[test.reason] = true
+		t.Run(fmt.Sprintf("%d %s", i, test.reason), func(t *testing.T) {
+			onBoth(t, p, func(t *testing.T, c *testenv.Conn) {
+				sent := make(chan error, 1)
+				go func() {
+					_, err := io.WriteString(c.Conn, test.request+flood)
+					sent <- err
+				}()
+				r := c.Response(t)
+				var body struct{ Error, Component, Reason, RequestID string }
+				if err := json.Unmarshal(r.Body, &body); err != nil {
+					t.Fatalf("%v in %q", err, r.Body)
+				}
+				if r.Status != test.reason.Status() || body.Reason != test.reason.String() || body.Error == "" ||
+					body.Component != "gateway" || body.RequestID != r.Header.Get("X-Request-Id") || !r.Close ||
+					r.Header.Get("X-Baton-Error") != "gateway" {
+					t.Errorf("%d %v %s", r.Status, r.Header, r.Body)
+				}
+				if err := <-sent; err != nil {
+					t.Errorf("the client could not send to the end: %v", err)
+				}
+				c.WantEnd(t)
+			})
+		})
+	}
+	for r := range httpparse.ReasonCount {
+		if !seen[r] {
+			t.Errorf("no request is refused as %s", r)
+		}
+	}
+}
+
+// A client that goes on sending for ever does not keep its connection.
+func TestRefusedFloodIsCut(t *testing.T) {
+	t.Parallel()
+	p := newPair(t, 1, 1)
+	onBoth(t, p, func(t *testing.T, c *testenv.Conn) {
+		block := bytes.Repeat([]byte("x"), 64<<10)
+		c.Send(t, "BAD\r\n")
+		for sent := 0; ; sent += len(block) {
+			if _, err := c.Write(block); err != nil {
+				if errors.Is(err, os.ErrDeadlineExceeded) {
+					t.Error(err)
+				}
+				return
+			}
+			if sent > 64<<20 {
+				t.Fatal("64 MiB were taken from a client that was refused")
+			}
+		}
+	})
+}
+
+// RFC 9112 section 9.6: a client that has ended its sending side gets what it
+// asked for.
+func TestHalfCloseIsAnswered(t *testing.T) {
+	t.Parallel()
+	g := newGate()
+	p := newPairWith(t, pairOptions{
+		fakes:    map[string]*fake{"gate": g.fake(false)},
+		timeouts: Timeouts{Probe: 10 * time.Millisecond},
+	})
+	for _, path := range []string{"/echo", "/beside"} {
+		onBoth(t, p, func(t *testing.T, c *testenv.Conn) {
+			c.Send(t, post(path, "[1]")+post(path, "[2]"))
+			closeWrite(t, c)
+			want(t, c.Response(t), 200, "[1]")
+			want(t, c.Response(t), 200, "[2]")
+			c.WantEnd(t)
+		})
+	}
+	t.Run("a long function: interim responses, then the answer", func(t *testing.T) {
+		onBoth(t, p, func(t *testing.T, c *testenv.Conn) {
+			c.Send(t, post("/gate", "[1]"))
+			closeWrite(t, c)
+			<-g.started
+			for range 2 {
+				if r := c.Response(t); r.Status != 100 {
+					t.Fatalf("status %d", r.Status)
+				}
+			}
+			g.open <- struct{}{}
+			r := c.Response(t)
+			for r.Status == 100 {
+				r = c.Response(t)
+			}
+			want(t, r, 200, "[1]")
+			c.WantEnd(t)
+		})
+	})
+	t.Run("RFC 9110 15.2: none for a 1.0 client", func(t *testing.T) {
+		onBoth(t, p, func(t *testing.T, c *testenv.Conn) {
+			c.Send(t, "POST /gate HTTP/1.0\r\nContent-Length: 3\r\n\r\n[1]")
+			closeWrite(t, c)
+			<-g.started
+			c.WantSilence(t, 5*tickInterval)
+			g.open <- struct{}{}
+			want(t, c.Response(t), 200, "[1]")
+			c.WantEnd(t)
+		})
+	})
+}
+
+func closeWrite(t testing.TB, c *testenv.Conn) {
+	t.Helper()
+	if err := c.Conn.(*net.TCPConn).CloseWrite(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// A client that leaves ends its function, however it leaves.
+func TestDisconnectCancels(t *testing.T) {
+	t.Parallel()
+	g := newGate()
+	p := newPairWith(t, pairOptions{
+		fakes:    map[string]*fake{"gate": g.fake(false), "promoted": g.fake(true)},
+		timeouts: Timeouts{Probe: 10 * time.Millisecond},
+	})
+	hangups := uint64(0)
+	for _, test := range []struct {
+		name  string
+		leave func(c *net.TCPConn)
+	}{
+		{"reset", func(c *net.TCPConn) { _ = c.SetLinger(0); _ = c.Close() }},
+		{"close", func(c *net.TCPConn) { _ = c.Close() }},
+		{"half-close, then reset", func(c *net.TCPConn) { _ = c.CloseWrite(); p.settle(); _ = c.SetLinger(0); _ = c.Close() }},
+	} {
+		for _, path := range []string{"/gate", "/promoted"} {
+			for _, behind := range []string{"", post("/echo", "[2]"), "POST /echo"} {
+				t.Run(test.name+path+fmt.Sprint(len(behind)), func(t *testing.T) {
+					onBoth(t, p, func(t *testing.T, c *testenv.Conn) {
+						c.Send(t, post(path, "[1]"))
+						<-g.started
+						c.Send(t, behind)
+						test.leave(c.Conn.(*net.TCPConn))
+						<-g.cancelled
+						hangups++
+						if n := p.backs[0].back.counters.Hangups.Load(); n != hangups {
+							t.Errorf("%d hang-ups are counted, want %d", n, hangups)
+						}
+					})
+				})
+			}
+		}
+	}
+	testenv.Until(t, "all slots are free", func() bool { return p.front.Stats().Retained == 0 })
+	if n := p.board.Worker(0).Inflight(); n != 0 {
+		t.Errorf("%d requests are counted in flight", n)
+	}
+}
+
+func TestTimeouts(t *testing.T) {
+	t.Parallel()
+	limits := Timeouts{
+		Head: 400 * time.Millisecond, Body: 400 * time.Millisecond, KeepAlive: 400 * time.Millisecond,
+		Write: 400 * time.Millisecond, Linger: time.Second,
+	}
+	p := newPairWith(t, pairOptions{timeouts: limits, fakes: map[string]*fake{"big": text("[" + strings.Repeat(" ", 8<<20) + "]")}})
+	t.Run("head", func(t *testing.T) {
+		onBoth(t, p, func(t *testing.T, c *testenv.Conn) {
+			start := time.Now()
+			c.Send(t, "GET /echo HTT")
+			want(t, c.Response(t), 408, "head_timeout")
+			if d := time.Since(start); d < limits.Head-tickInterval {
+				t.Errorf("after %v", d)
+			}
+			c.WantEnd(t)
+		})
+	})
+	t.Run("head: one byte at a time does not move it", func(t *testing.T) {
+		onBoth(t, p, func(t *testing.T, c *testenv.Conn) {
+			stop, stopped := make(chan struct{}), make(chan struct{})
+			go func() {
+				defer close(stopped)
+				every := time.NewTicker(20 * time.Millisecond)
+				defer every.Stop()
+				for _, b := range []byte("GET /echo HTTP/1.1\r\nX-Slow: " + strings.Repeat("a", 10_000)) {
+					if _, err := c.Write([]byte{b}); err != nil {
+						return
+					}
+					select {
+					case <-every.C:
+					case <-stop:
+						return
+					}
+				}
+			}()
+			want(t, c.Response(t), 408, "head_timeout")
+			close(stop)
+			<-stopped
+			c.WantEnd(t)
+		})
+	})
+	t.Run("head: the id and the method of another request do not show", func(t *testing.T) {
+		onBoth(t, p, func(t *testing.T, c *testenv.Conn) {
+			c.Send(t, "GET /ec")
+			p.settle()
+			other := p.connect(t, true)
+			other.Send(t, "HEAD /nowhere HTTP/1.1\r\nHost: t\r\nX-Request-Id: another\r\n\r\n")
+			if r, err := other.ReadResponse("HEAD"); err != nil || r.Status != 404 {
+				t.Fatal(r.Status, err)
+			}
+			other = testenv.Dial(t, p.addr())
+			other.Send(t, "HEAD /nowhere HTTP/1.1\r\nHost: t\r\nX-Request-Id: another\r\n\r\n")
+			r := c.Response(t)
+			want(t, r, 408, "head_timeout")
+			if r.Header.Get("X-Request-Id") == "another" {
+				t.Error("the answer has another request's id")
+			}
+		})
+	})
+	for name, request := range map[string]string{
+		"body: a length": "POST /echo HTTP/1.1\r\nHost: t\r\nContent-Length: 10\r\n\r\n[1]",
+		"body: chunked":  chunked + "10\r\n[1]",
+	} {
+		t.Run(name, func(t *testing.T) {
+			onBoth(t, p, func(t *testing.T, c *testenv.Conn) {
+				c.Send(t, request)
+				want(t, c.Response(t), 408, "body_timeout")
+				c.WantEnd(t)
+			})
+		})
+	}
+	t.Run("body of a refused request: no second answer", func(t *testing.T) {
+		onBoth(t, p, func(t *testing.T, c *testenv.Conn) {
+			c.Send(t, "POST /nowhere HTTP/1.1\r\nHost: t\r\nContent-Length: 10\r\n\r\n[1]")
+			want(t, c.Response(t), 404, "route_not_found")
+			c.WantEnd(t)
+		})
+	})
+	t.Run("keep-alive: ends without an answer", func(t *testing.T) {
+		onBoth(t, p, func(t *testing.T, c *testenv.Conn) { c.WantEnd(t) })
+	})
+	t.Run("write: a client that does not read", func(t *testing.T) {
+		onBoth(t, p, func(t *testing.T, c *testenv.Conn) {
+			before := p.backs[0].back.counters.WriteTimeouts.Load()
+			c.Send(t, get("/big"))
+			testenv.Until(t, "the connection is cut", func() bool {
+				return p.backs[0].back.counters.WriteTimeouts.Load() == before+1
+			})
+		})
+	})
+}
+
+// A large answer that the client reads late, with a part of the next head
+// behind its request.
+func TestLargeAnswerThenAHalfHead(t *testing.T) {
+	t.Parallel()
+	big := "[" + strings.Repeat(" ", 8<<20) + "]"
+	p := newPairWith(t, pairOptions{fakes: map[string]*fake{"big": text(big)}})
+	onBoth(t, p, func(t *testing.T, c *testenv.Conn) {
+		next := post("/echo", "[9]")
+		c.Send(t, get("/big")+next[:20])
+		p.settle()
+		if r := c.Response(t); string(r.Body) != big {
+			t.Fatalf("%d bytes", len(r.Body))
+		}
+		c.Send(t, next[20:])
+		want(t, c.Response(t), 200, "[9]")
+	})
+}
+
+// While a slow client is being written to, a promotion must not lose the news
+// that there is room again.
+func TestPromotionKeepsEdges(t *testing.T) {
+	t.Parallel()
+	g := newGate()
+	big := "[" + strings.Repeat(" ", 2<<20) + "]"
+	p := newPairWith(t, pairOptions{fakes: map[string]*fake{"big": text(big), "promoted": g.fake(true)}})
+	ended := make(chan struct{})
+	go func() {
+		for range g.started {
+			g.open <- struct{}{}
+		}
+		close(ended)
+	}()
+	var wg sync.WaitGroup
+	for range 2 {
+		reader, runner := p.connect(t, true), p.connect(t, true)
+		if err := reader.Conn.(*net.TCPConn).SetReadBuffer(16 << 10); err != nil {
+			t.Fatal(err)
+		}
+		wg.Go(func() {
+			for range 3 {
+				if _, err := io.WriteString(reader.Conn, get("/big")); err != nil {
+					t.Error(err)
+					return
+				}
+				if r, err := reader.ReadResponse("GET"); err != nil || len(r.Body) != len(big) {
+					t.Errorf("%d bytes, %v", len(r.Body), err)
+					return
+				}
+			}
+		})
+		wg.Go(func() {
+			for range 50 {
+				if _, err := io.WriteString(runner.Conn, post("/promoted", "[1]")); err != nil {
+					t.Error(err)
+					return
+				}
+				if _, err := runner.ReadResponse("POST"); err != nil {
+					t.Error(err)
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+	close(g.started)
+	<-ended
+}
+
+// What a function prints cannot become framing, fields or a second answer.
+func TestHostileOutput(t *testing.T) {
+	t.Parallel()
+	fakes := map[string]*fake{}
+	for i, output := range hostile {
+		fakes[fmt.Sprint("h", i)] = text(output.output)
+	}
+	fakes["limit"] = &fake{run: func(inv *runtime.Invocation) runtime.Result {
+		block := make([]byte, 1<<20)
+		for {
+			if _, err := inv.Stdout.Write(block); err != nil {
+				if !errors.Is(err, runtime.ErrOutputLimit) {
+					return runtime.Result{Reason: runtime.Cancelled}
+				}
+				return runtime.Result{Reason: runtime.OutputLimit}
+			}
+		}
+	}}
+	p := newPairWith(t, pairOptions{fakes: fakes})
+	for i, test := range hostile {
+		t.Run(test.name, func(t *testing.T) {
+			onBoth(t, p, func(t *testing.T, c *testenv.Conn) {
+				c.Send(t, get(fmt.Sprint("/h", i))+get("/nowhere"))
+				r := c.Response(t)
+				want(t, r, test.status, test.part)
+				if r.Header.Get("Injected") != "" {
+					t.Errorf("injected: %v", r.Header)
+				}
+				want(t, c.Response(t), 404, "route_not_found")
+			})
+		})
+	}
+}
+
+var hostile = []struct {
+	name, output string
+	status       int
+	part         string
+}{
+	{"a bare CR", "Status: 200\r\nX-A: b\rInjected: 1\r\n\r\nbody", 502, "function"},
+	{"a NUL", "Status: 200\r\nX-A: b\x00c\r\n\r\nbody", 502, "function"},
+	{"its own length", "Status: 200\r\nContent-Length: 1\r\n\r\nbody", 200, "body"},
+	{"its own coding", "Status: 200\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 502, "function"},
+	{"its own persistence", "Status: 200\r\nConnection: close\r\n\r\nbody", 502, "function"},
+	{"a status line", "HTTP/1.1 200 OK\r\nInjected: 1\r\n\r\nbody", 200, `{"result":"HTTP/1.1 200 OK\r\nInjected`},
+	{"an interim status", "Status: 100\r\n\r\nbody", 502, "cgi_bad_status"},
+	{"nothing", "", 502, "no_output"},
+	{"control bytes in plain output", "a\x00\r\n\r\nb", 200, `{"result":"a\u0000\r\n\r\nb"}`},
+}
+
+func TestFailedFunctions(t *testing.T) {
+	t.Parallel()
+	fakes := map[string]*fake{}
+	for r := range runtime.ReasonCount {
+		fakes[fmt.Sprint("r", uint8(r))] = &fake{run: func(*runtime.Invocation) runtime.Result {
+			return runtime.Result{Reason: r, Exit: 3, Detail: "/secret/path"}
+		}}
+	}
+	p := newPairWith(t, pairOptions{fakes: fakes})
+	onBoth(t, p, func(t *testing.T, c *testenv.Conn) {
+		for r := range runtime.ReasonCount {
+			c.Send(t, get(fmt.Sprint("/r", uint8(r))))
+			answer := c.Response(t)
+			status, name := r.Status(), r.String()
+			switch r {
+			case runtime.OK:
+				status, name = 502, "no_output"
+			case runtime.Cancelled:
+				status = 503
+			}
+			want(t, answer, status, `"reason":"`+name+`"`)
+			if bytes.Contains(answer.Body, []byte("secret")) {
+				t.Errorf("a detail for the log is in %s", answer.Body)
+			}
+			if status == 503 && answer.Header.Get("Retry-After") == "" {
+				t.Errorf("%s without Retry-After", name)
+			}
+		}
+		c.Send(t, get("/absent"))
+		want(t, c.Response(t), 503, "function_not_prepared")
+	})
+}
+
+// One function beside the loop and max_inflight requests of it.
+func TestMaxInflight(t *testing.T) {
+	t.Parallel()
+	g := newGate()
+	p := newPairWith(t, pairOptions{fakes: map[string]*fake{"gate": g.fake(false)}, limits: `,"max_inflight":1`})
+	c := p.connect(t, false)
+	c.Send(t, post("/gate", "[1]"))
+	<-g.started
+	onBoth(t, p, func(t *testing.T, c *testenv.Conn) {
+		c.Send(t, post("/gate", "[2]")+get("/nowhere"))
+		r := c.Response(t)
+		want(t, r, 429, "capacity_exceeded")
+		if r.Header.Get("Retry-After") == "" || r.Close {
+			t.Errorf("429 with %v", r.Header)
+		}
+		want(t, c.Response(t), 404, "route_not_found")
+	})
+	g.open <- struct{}{}
+	want(t, c.Response(t), 200, "[1]")
+}
