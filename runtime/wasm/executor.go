@@ -31,11 +31,13 @@
 package wasm
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -60,6 +62,10 @@ type Options struct {
 	// InstancesMaxDefault. Too small: bursts of slow calls are refused; too large: one function
 	// can take the worker's memory.
 	InstancesMax int
+	// CodeMax bounds the native code that is loaded, in bytes: the least
+	// recently used functions that do not run give theirs back, and load it again at their
+	// next call (C in under a millisecond, Go in tens). Zero: CodeMaxDefault.
+	CodeMax int64
 	// MemoryMax bounds what idle instances may keep, in bytes: the least
 	// recently used give way. Zero: MemoryMaxDefault.
 	MemoryMax int64
@@ -69,6 +75,7 @@ type Options struct {
 const (
 	InstancesMaxDefault = 64
 	MemoryMaxDefault    = 512 << 20
+	CodeMaxDefault      = 512 << 20
 )
 
 // Executor runs wasm functions. It implements runtime.Executor.
@@ -88,6 +95,7 @@ type Executor struct {
 
 	mu    sync.Mutex
 	pools map[poolKey]*pool
+	code  int64 // bytes of native code that are loaded
 }
 
 // New opens the cache and starts the engine. Compiles nothing. It must be
@@ -95,6 +103,9 @@ type Executor struct {
 func New(o Options) (*Executor, error) {
 	if o.InstancesMax <= 0 {
 		o.InstancesMax = InstancesMaxDefault
+	}
+	if o.CodeMax <= 0 {
+		o.CodeMax = CodeMaxDefault
 	}
 	if o.MemoryMax <= 0 {
 		o.MemoryMax = MemoryMaxDefault
@@ -172,12 +183,14 @@ func (e *Executor) leave(p *pool) {
 		delete(e.pools, p.key)
 	}
 	e.mu.Unlock()
-	if last {
-		p.close()
+	if last && p.close() {
+		e.mu.Lock()
+		e.code -= p.code
+		e.mu.Unlock()
 	}
 }
 
-// load loads the native code, once; others who need it wait.
+// load loads the native code unless it is there; others who need it wait.
 func (p *pool) load(ctx context.Context) error {
 	p.loading.Lock()
 	defer p.loading.Unlock()
@@ -196,7 +209,7 @@ func (p *pool) load(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("read prepared module: %w", err)
 	}
-	p.info = &s.Info
+	p.info, p.code = &s.Info, s.CodeSize
 	p.config = wazero.NewModuleConfig().WithName("").WithStartFunctions().
 		WithSysWalltime().WithSysNanotime().WithRandSource(randomSource())
 	if key.files != "" {
@@ -214,7 +227,35 @@ func (p *pool) load(ctx context.Context) error {
 		}
 		return fmt.Errorf("load native code: %w", err)
 	}
+	p.mu.Lock()
+	p.live = true
+	p.mu.Unlock()
+	e.mu.Lock()
+	e.code += p.code
+	e.shed(p)
+	e.mu.Unlock()
 	return nil
+}
+
+// shed unloads the least recently used functions that do not run while more
+// than Options.CodeMax of native code is loaded; not keep. The caller holds e.mu.
+func (e *Executor) shed(keep *pool) {
+	if e.code <= e.o.CodeMax {
+		return
+	}
+	var list []*pool
+	for _, p := range e.pools {
+		if p != keep {
+			list = append(list, p)
+		}
+	}
+	slices.SortFunc(list, func(a, b *pool) int { return cmp.Compare(a.used.Load(), b.used.Load()) })
+	for _, p := range list {
+		if e.code <= e.o.CodeMax {
+			return
+		}
+		e.code -= p.unload()
+	}
 }
 
 // Inline reports whether the function may run on the event loop; see

@@ -223,3 +223,45 @@ func TestIdleInstancesObeyTheMemoryBudget(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// Functions that are not used give back their native code and load it again.
+func TestNativeCodeObeysItsBudget(t *testing.T) {
+	t.Parallel()
+	e, err := New(Options{CacheDir: executor(t).dir, CodeMax: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all []runtime.Loaded
+	for _, name := range []string{"echo", "hello", "grow", "fresh"} {
+		all = append(all, load(t, e, &runtime.Function{Name: name, Module: buildC(t, name), MemoryMB: 2}))
+	}
+	loadedNow := func() (n int) {
+		for _, p := range e.pools {
+			if p.live {
+				n++
+			}
+		}
+		return n
+	}
+	for range 3 {
+		for i, l := range all {
+			if _, res := call(l, "x"); res.Reason != runtime.OK {
+				t.Errorf("function %d: %+v", i, res)
+			}
+			if n := loadedNow(); n != 1 {
+				t.Errorf("%d functions are loaded, want 1", n)
+			}
+		}
+	}
+	for _, l := range all {
+		if err := l.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+	if e.code != 0 {
+		t.Errorf("%d bytes of code are loaded by nobody", e.code)
+	}
+	if err := e.Close(); err != nil {
+		t.Error(err)
+	}
+}

@@ -32,20 +32,24 @@ type pool struct {
 	executor *Executor
 	key      poolKey
 
-	// Set by load, then immutable; loading orders those who load.
+	// Set by load, immutable until unload; loading orders the two. Whoever has
+	// an instance, or is counted as making one, may read them.
 	loading  sync.Mutex
+	code     int64 // bytes of native code
 	info     *prepare.Info
 	compiled wazero.CompiledModule
 	config   wazero.ModuleConfig
 	root     *os.Root // of key.files
 
 	image atomic.Pointer[pristine]
+	used  atomic.Uint64 // the executor's count of uses at the last one
 
 	users int // guarded by executor.mu
 
 	mu     sync.Mutex
 	idle   []*instance // the last used one last
 	count  int         // of all instances
+	live   bool        // the native code is loaded
 	closed bool
 }
 
@@ -73,20 +77,28 @@ func (p *pool) get(f *runtime.Function, inv *runtime.Invocation) (*instance, run
 		p.mu.Unlock()
 		return nil, runtime.Result{Reason: runtime.Unavailable, Detail: "as many instances as allowed are running"}
 	}
-	p.count++
+	p.count++ // from here on, nobody unloads what is loaded
+	live := p.live
 	p.mu.Unlock()
 	if inv.Promote != nil {
 		promote := inv.Promote
 		inv.Promote = nil
 		promote()
 	}
-	in, err := p.newInstance(f, inv)
+	var err error
+	var in *instance
+	if !live {
+		err = p.load(context.Background())
+	}
+	if err == nil {
+		in, err = p.newInstance(f, inv)
+	}
 	if err == nil {
 		return in, runtime.Result{}
 	}
 	p.mu.Lock()
 	p.count--
-	last := p.closed && p.count == 0
+	last := p.over()
 	p.mu.Unlock()
 	if last {
 		p.free()
@@ -94,6 +106,9 @@ func (p *pool) get(f *runtime.Function, inv *runtime.Invocation) (*instance, run
 	var failed *initError
 	if errors.As(err, &failed) {
 		return nil, failed.result
+	}
+	if errors.Is(err, runtime.ErrNotPrepared) {
+		return nil, runtime.Result{Reason: runtime.NotPrepared, Detail: err.Error()}
 	}
 	return nil, runtime.Result{Reason: runtime.Unavailable, Detail: err.Error()}
 }
@@ -119,6 +134,7 @@ func (p *pool) put(in *instance, reusable bool) {
 		if !p.closed {
 			in.idle = time.Time{}
 			in.used = e.uses.Add(1)
+			p.used.Store(in.used)
 			p.idle = append(p.idle, in)
 			kept := e.kept.Add(in.size())
 			p.mu.Unlock()
@@ -134,21 +150,32 @@ func (p *pool) put(in *instance, reusable bool) {
 	in.close()
 	p.mu.Lock()
 	p.count--
-	last := p.closed && p.count == 0
+	last := p.over()
 	p.mu.Unlock()
 	if last {
 		p.free()
 	}
 }
 
+// over reports, once, that the pool is closed and nothing runs any more. The
+// caller holds p.mu and calls free.
+func (p *pool) over() bool {
+	over := p.closed && p.count == 0 && p.live
+	if over {
+		p.live = false
+	}
+	return over
+}
+
 // close closes what is idle; what runs is closed when it ends, and the last
-// one frees the rest.
-func (p *pool) close() {
+// one frees the rest. It reports whether native code was loaded.
+func (p *pool) close() (live bool) {
 	p.mu.Lock()
 	idle := p.idle
 	p.idle, p.closed = nil, true
 	p.count -= len(idle)
-	last := p.count == 0
+	live = p.live
+	last := p.over()
 	p.mu.Unlock()
 	for _, in := range idle {
 		p.executor.kept.Add(-in.size())
@@ -157,6 +184,30 @@ func (p *pool) close() {
 	if last {
 		p.free()
 	}
+	return live
+}
+
+// unload gives back the native code, the image and the idle instances, and
+// returns the bytes of code; 0 when the function runs, loads, or has none.
+func (p *pool) unload() int64 {
+	if !p.loading.TryLock() {
+		return 0
+	}
+	defer p.loading.Unlock()
+	p.mu.Lock()
+	if !p.live || p.closed || p.count != len(p.idle) {
+		p.mu.Unlock()
+		return 0
+	}
+	idle := p.idle
+	p.idle, p.count, p.live = nil, 0, false
+	p.mu.Unlock()
+	for _, in := range idle {
+		p.executor.kept.Add(-in.size())
+		in.close()
+	}
+	p.free()
+	return p.code
 }
 
 // free gives back what the instances shared. None exists any more.
@@ -164,11 +215,14 @@ func (p *pool) free() {
 	if im := p.image.Load(); im != nil && im.image != nil {
 		im.image.close()
 	}
+	p.image.Store(nil)
 	if p.compiled != nil {
 		_ = p.compiled.Close(context.Background())
+		p.compiled = nil
 	}
 	if p.root != nil {
 		_ = p.root.Close()
+		p.root = nil
 	}
 }
 
