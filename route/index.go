@@ -60,9 +60,9 @@ const (
 	tagLows   = uint64(0x7f7f7f7f7f7f7f7f)
 	tagHighs  = uint64(0x0080808080808080) // of the slots
 
-	leafMax      = 1024      // more elements than this split a leaf
+	leafMax      = 512       // more elements than this split a leaf
 	leafBytesMax = 384 << 10 // more bytes of keys than this, too: a place must fit group.keys
-	leafMin      = 384       // two neighbours with no more than this together become one
+	leafMin      = 192       // two neighbours with no more than this together become one
 	leafFill     = 5         // a leaf has a group for each so many elements
 	bitsMin      = 1
 	bitsMax      = 30 // the bits below 40 are the groups'; 30 are never reached
@@ -127,12 +127,14 @@ func (ix *index[E]) all(yield func(*E) bool) {
 // width is the number of neighbouring cells that hold the leaf.
 func (c *cell[E]) width(shift uint8) int { return 1 << (64 - shift - c.depth) }
 
-// described is what an index asks of its elements: the hash that finds it, and
-// the key that its leaf keeps (empty when the user looks at the element itself
-// anyway) with two bytes of the user's choice.
+// described is what an index asks of its elements. A kept key spares the
+// elements a look when their leaf changes.
 type described[E any] struct {
-	hash func(*E) uint64
-	key  func(*E) (key string, meta uint16)
+	// key is kept in the leaf, with two bytes of the user's choice. In an index
+	// whose user looks at the element anyway, all keys are empty and meta is 0.
+	key func(*E) (key string, meta uint16)
+	// hash is that of the key, or of the element when its key is empty.
+	hash func(e *E, key []byte) uint64
 }
 
 // swap is one step of apply: old goes, new comes; either may be nil. Both have
@@ -142,9 +144,20 @@ type swap[E any] struct {
 	old, new *E
 }
 
+// element is one on its way into a leaf.
 type element[E any] struct {
 	hash uint64
 	e    *E
+	key  []byte // may be a view of another leaf's
+	meta uint16
+}
+
+// keySize is what the key takes in a leaf.
+func (e *element[E]) keySize() int {
+	if len(e.key) == 0 {
+		return 0
+	}
+	return (keyHead + len(e.key) + keyUnit - 1) &^ (keyUnit - 1)
 }
 
 // apply makes the index that follows ix. No element is in two swaps. swaps is
@@ -155,26 +168,61 @@ func (ix *index[E]) apply(swaps []swap[E], d described[E]) index[E] {
 	}
 	slices.SortFunc(swaps, func(a, b swap[E]) int { return cmp.Compare(a.hash, b.hash) })
 	b := builder[E]{described: d}
+	if next, ok := ix.patch(swaps, &b); ok {
+		return next
+	}
 	if len(ix.cells) == 0 {
-		b.change(&cell[E]{}, 0, swaps)
+		b.split(b.change(&cell[E]{}, swaps), 0, 0)
 	}
 	for i := 0; i < len(ix.cells); {
 		c := &ix.cells[i]
 		start := uint64(i) << ix.shift
-		last := start | (1<<(64-c.depth) - 1)
-		k := 0
-		for k < len(swaps) && swaps[k].hash <= last {
-			k++
-		}
+		k := c.covers(start, swaps)
 		if k == 0 {
 			b.push(*c, start)
 		} else {
-			b.change(c, start, swaps[:k])
+			b.split(b.change(c, swaps[:k]), start, c.depth)
 		}
 		swaps = swaps[k:]
 		i += c.width(ix.shift)
 	}
 	return b.index()
+}
+
+// covers counts the first swaps that belong to c; none before start is left.
+func (c *cell[E]) covers(start uint64, swaps []swap[E]) int {
+	last := start | (1<<(64-c.depth) - 1)
+	k := 0
+	for k < len(swaps) && swaps[k].hash <= last {
+		k++
+	}
+	return k
+}
+
+// patch is apply for the usual case, that each leaf stays one leaf: the cells
+// are copied as they are, but for those of the leaves that change.
+func (ix *index[E]) patch(swaps []swap[E], b *builder[E]) (next index[E], ok bool) {
+	if len(ix.cells) == 0 {
+		return next, false
+	}
+	next = index[E]{slices.Clone(ix.cells), ix.shift, ix.n}
+	for len(swaps) > 0 {
+		i := int(swaps[0].hash >> (ix.shift & 63))
+		c := &ix.cells[i]
+		i &^= c.width(ix.shift) - 1
+		k := c.covers(uint64(i)<<ix.shift, swaps)
+		elements := b.change(c, swaps[:k])
+		if !fitsLeaf(elements) || len(elements) < len(c.elements) && len(elements) <= leafMin {
+			return next, false // a leaf to split, or perhaps to join
+		}
+		leaf := newLeaf(elements, c.depth)
+		for j := range c.width(ix.shift) {
+			next.cells[i+j] = leaf
+		}
+		next.n += len(elements) - len(c.elements)
+		swaps = swaps[k:]
+	}
+	return next, true
 }
 
 // builder lays leaves side by side, in the order of their hashes.
@@ -185,8 +233,8 @@ type builder[E any] struct {
 	elements []element[E] // of the leaf that changes
 }
 
-// change makes the leaves that follow c.
-func (b *builder[E]) change(c *cell[E], start uint64, swaps []swap[E]) {
+// change says what is in c after swaps; valid until the next call.
+func (b *builder[E]) change(c *cell[E], swaps []swap[E]) []element[E] {
 	b.elements = b.gather(b.elements[:0], c)
 	gone := make(map[*E]bool)
 	for _, s := range swaps {
@@ -199,15 +247,26 @@ func (b *builder[E]) change(c *cell[E], start uint64, swaps []swap[E]) {
 	}
 	for _, s := range swaps {
 		if s.new != nil {
-			b.elements = append(b.elements, element[E]{s.hash, s.new})
+			key, meta := b.key(s.new)
+			b.elements = append(b.elements, element[E]{s.hash, s.new, []byte(key), meta})
 		}
 	}
-	b.split(b.elements, start, c.depth)
+	return b.elements
 }
 
+// gather appends what is in c.
 func (b *builder[E]) gather(to []element[E], c *cell[E]) []element[E] {
-	for _, e := range c.elements {
-		to = append(to, element[E]{b.hash(e), e})
+	for g, tags := range c.tags {
+		for slot := 0; slot < slotsPerGroup && tags>>(8*slot)&0xff != 0; slot++ {
+			e := element[E]{e: c.elements[int(c.groups[g].first)+slot]}
+			if len(c.keys) > 0 {
+				key := c.keys[int(c.groups[g].keys[slot])*keyUnit:]
+				e.meta = binary.LittleEndian.Uint16(key[2:])
+				e.key = key[keyHead:][:binary.LittleEndian.Uint16(key)]
+			}
+			e.hash = b.hash(e.e, e.key)
+			to = append(to, e)
+		}
 	}
 	return to
 }
@@ -215,8 +274,8 @@ func (b *builder[E]) gather(to []element[E], c *cell[E]) []element[E] {
 // split makes one leaf of the elements, or several when they are too many. The
 // elements are reordered.
 func (b *builder[E]) split(elements []element[E], start uint64, depth uint8) {
-	if depth == bitsMax || depth >= bitsMin && len(elements) <= leafMax && b.bytes(elements) <= leafBytesMax {
-		b.push(b.leaf(elements, depth), start)
+	if depth == bitsMax || depth >= bitsMin && fitsLeaf(elements) {
+		b.push(newLeaf(elements, depth), start)
 		return
 	}
 	half := uint64(1) << (63 - depth)
@@ -241,10 +300,10 @@ func (b *builder[E]) push(c cell[E], start uint64) {
 			break
 		}
 		both := b.gather(b.gather(nil, before), &c)
-		if b.bytes(both) > leafBytesMax {
+		if !fitsLeaf(both) {
 			break
 		}
-		c = b.leaf(both, c.depth-1)
+		c = newLeaf(both, c.depth-1)
 		start &^= half
 		b.leaves = b.leaves[:len(b.leaves)-1]
 		b.starts = b.starts[:len(b.starts)-1]
@@ -253,21 +312,21 @@ func (b *builder[E]) push(c cell[E], start uint64) {
 	b.starts = append(b.starts, start)
 }
 
-// bytes is what the keys of elements take.
-func (b *builder[E]) bytes(elements []element[E]) int {
+func fitsLeaf[E any](elements []element[E]) bool {
+	return len(elements) <= leafMax && keyBytes(elements) <= leafBytesMax
+}
+
+func keyBytes[E any](elements []element[E]) int {
 	n := 0
 	for i := range elements {
-		key, _ := b.key(elements[i].e)
-		n += keySize(key)
+		n += elements[i].keySize()
 	}
 	return n
 }
 
-func keySize(key string) int { return (keyHead + len(key) + keyUnit - 1) &^ (keyUnit - 1) }
-
-// leaf packs elements. There are more slots than elements,
-// which bounds the walk to a free one.
-func (b *builder[E]) leaf(elements []element[E], depth uint8) cell[E] {
+// newLeaf packs elements. There are more slots than elements, which bounds the
+// walk to a free one.
+func newLeaf[E any](elements []element[E], depth uint8) cell[E] {
 	if len(elements) == 0 {
 		return cell[E]{depth: depth}
 	}
@@ -275,18 +334,18 @@ func (b *builder[E]) leaf(elements []element[E], depth uint8) cell[E] {
 	c := cell[E]{
 		tags:     make([]uint64, groups),
 		groups:   make([]group, groups),
-		keys:     make([]byte, b.bytes(elements)),
+		keys:     make([]byte, keyBytes(elements)),
 		elements: make([]*E, len(elements)),
 		depth:    depth,
 	}
 	type place struct{ group, slot int }
 	places := make([]place, 0, leafMax)
-	filled := make([]int, len(c.groups))
+	filled := make([]int, groups)
 	for _, e := range elements {
-		g := firstGroup(e.hash, len(c.groups))
+		g := firstGroup(e.hash, groups)
 		for filled[g] == slotsPerGroup {
 			c.tags[g] |= tagPassed
-			if g++; g == len(c.groups) {
+			if g++; g == groups {
 				g = 0
 			}
 		}
@@ -299,16 +358,18 @@ func (b *builder[E]) leaf(elements []element[E], depth uint8) cell[E] {
 		first += filled[g]
 	}
 	at := 0
-	for i, e := range elements {
+	for i := range elements {
+		e := &elements[i]
 		group, slot := &c.groups[places[i].group], places[i].slot
 		c.tags[places[i].group] |= tagOf(e.hash) << (8 * slot)
 		group.keys[slot] = uint16(at / keyUnit)
 		c.elements[int(group.first)+slot] = e.e
-		key, meta := b.key(e.e)
-		binary.LittleEndian.PutUint16(c.keys[at:], uint16(len(key)))
-		binary.LittleEndian.PutUint16(c.keys[at+2:], meta)
-		copy(c.keys[at+keyHead:], key)
-		at += keySize(key)
+		if len(e.key) > 0 {
+			binary.LittleEndian.PutUint16(c.keys[at:], uint16(len(e.key)))
+			binary.LittleEndian.PutUint16(c.keys[at+2:], e.meta)
+			copy(c.keys[at+keyHead:], e.key)
+			at += e.keySize()
+		}
 	}
 	return c
 }

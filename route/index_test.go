@@ -15,7 +15,10 @@ func TestIndexGrowsAndShrinks(t *testing.T) {
 	t.Parallel()
 	seed := maphash.MakeSeed()
 	hash := func(e *indexed) uint64 { return maphash.String(seed, e.key) }
-	d := described[indexed]{hash, func(e *indexed) (string, uint16) { return e.key, 7 }}
+	d := described[indexed]{
+		func(e *indexed) (string, uint16) { return e.key, 7 },
+		func(_ *indexed, key []byte) uint64 { return maphash.Bytes(seed, key) },
+	}
 	r := rand.New(rand.NewPCG(1, 2))
 	var ix index[indexed]
 	all := map[string]*indexed{}
@@ -76,7 +79,10 @@ func TestIndexLongKeys(t *testing.T) {
 	t.Parallel()
 	seed := maphash.MakeSeed()
 	hash := func(e *indexed) uint64 { return maphash.String(seed, e.key) }
-	d := described[indexed]{hash, func(e *indexed) (string, uint16) { return e.key, 0 }}
+	d := described[indexed]{
+		func(e *indexed) (string, uint16) { return e.key, 0 },
+		func(_ *indexed, key []byte) uint64 { return maphash.Bytes(seed, key) },
+	}
 	long := string(make([]byte, pathBytesMax))
 	var ix index[indexed]
 	var swaps []swap[indexed]

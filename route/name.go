@@ -116,12 +116,12 @@ func (x *names) apply(changes map[string]*nameChange, hash func(string) uint64) 
 	}
 	return names{
 		heads: x.heads.apply(heads, described[Function]{
-			hash: func(f *Function) uint64 { return hash(f.Name) },
 			key:  func(*Function) (string, uint16) { return "", 0 },
+			hash: func(f *Function, _ []byte) uint64 { return hash(f.Name) },
 		}),
 		shared: x.shared.apply(shared, described[namesakes]{
-			hash: func(s *namesakes) uint64 { return hash(s.name) },
 			key:  func(*namesakes) (string, uint16) { return "", 0 },
+			hash: func(s *namesakes, _ []byte) uint64 { return hash(s.name) },
 		}),
 	}
 }

@@ -441,12 +441,12 @@ func (e *edit) table(generation uint64) (*Table, []RowError) {
 	}
 	t.shapes = t.shapes.apply(patterns)
 	t.plain = t.plain.apply(plain, described[Function]{
-		hash: func(f *Function) uint64 { return maphash.String(t.seed, f.Path()) },
 		key:  func(f *Function) (string, uint16) { return f.Path(), uint16(f.method) },
+		hash: func(_ *Function, path []byte) uint64 { return maphash.Bytes(t.seed, path) },
 	})
 	t.patterns = t.patterns.apply(patterns, described[Function]{
-		hash: func(f *Function) uint64 { return t.hashPattern(f.Path(), shapeOf(f.Path())) },
 		key:  func(*Function) (string, uint16) { return "", 0 },
+		hash: func(f *Function, _ []byte) uint64 { return t.hashPattern(f.Path(), shapeOf(f.Path())) },
 	})
 	t.names = t.names.apply(names, func(name string) uint64 { return maphash.String(t.seed, name) })
 	return &t, append(e.errs, t.shadowed(patterns)...)
