@@ -42,6 +42,10 @@ const (
 	// the process refuses to start.
 	connsMin = 64
 
+	// loopsMax bounds the event loops: a worker gets a socket for each, and for
+	// the returns loop, with its first frame, beside the board.
+	loopsMax = ipc.FrameFDsMax - 2
+
 	// settleTimeout bounds the wait for the artifacts of the rows that are there
 	// at the start. Those that are not ready by then are published when they are.
 	settleTimeout = 2 * time.Minute
@@ -64,7 +68,8 @@ type Config struct {
 	// Workers is the number of worker processes, at most WorkersMax; zero: one
 	// per CPU. Too few: CPUs idle. Too many: memory, and worse locality.
 	Workers int
-	// Loops is the number of event loops that accept; zero: one per CPU.
+	// Loops is the number of event loops that accept, at most 250; zero: one per
+	// CPU. Too few: one CPU accepts for all. Too many: sockets without use.
 	Loops int
 	// ConnsMax bounds the open connections; one more is answered 503. Zero, or
 	// more than the limit on open files allows: as many as that allows.
@@ -106,13 +111,16 @@ func (c *Config) setDefaults() error {
 	for _, f := range []struct {
 		v *int
 		d int
-	}{{&c.Workers, min(cpus, WorkersMax)}, {&c.Loops, cpus}} {
+	}{{&c.Workers, min(cpus, WorkersMax)}, {&c.Loops, min(cpus, loopsMax)}} {
 		if *f.v <= 0 {
 			*f.v = f.d
 		}
 	}
 	if c.Workers > WorkersMax {
 		return fmt.Errorf("%d workers: at most %d", c.Workers, WorkersMax)
+	}
+	if c.Loops > loopsMax {
+		return fmt.Errorf("%d loops: at most %d", c.Loops, loopsMax)
 	}
 	if c.Drain <= 0 {
 		c.Drain = drainDefault

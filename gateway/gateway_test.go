@@ -284,6 +284,7 @@ func TestRunRefuses(t *testing.T) {
 		"a port that another server would share": {func(c *Config) error { c.Listen = sharedAddr; return nil }, "address already in use"},
 		"no token":                               {func(c *Config) error { return os.Remove(filepath.Join(c.Data, tokenName)) }, "token"},
 		"no data":                                {func(c *Config) error { c.Data += "x"; return nil }, "baton init"},
+		"too many loops":                         {func(c *Config) error { c.Loops = 1000; return nil }, "at most 250"},
 		"too many workers":                       {func(c *Config) error { c.Workers = WorkersMax + 1; return nil }, "at most 64"},
 	} {
 		t.Run(name, func(t *testing.T) {
