@@ -866,6 +866,33 @@ func BenchmarkLook(b *testing.B) {
 	}
 }
 
+// BenchmarkReload: 100,000 rows are read and given to the sink.
+func BenchmarkReload(b *testing.B) {
+	path := filepath.Join(b.TempDir(), "faas_meta.db")
+	db, err := Open(path)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer db.Close()
+	changes := make([]KVChange, 100_000)
+	for i := range changes {
+		changes[i].KV = KV{fmt.Sprintf("POST:/api/%036d", i), `{"name":"f","runtime":"wasm","module":"functions/00000000-0000-0000-0000-000000000000/1/module.wasm"}`}
+	}
+	if _, err := db.Apply(b.Context(), changes); err != nil {
+		b.Fatal(err)
+	}
+	f := feed(b, path)
+	f.sink = make(arrivals, 1)
+	defer f.close()
+	for b.Loop() {
+		f.loaded = false
+		if err := f.look(b.Context()); err != nil {
+			b.Fatal(err)
+		}
+		<-f.sink.(arrivals)
+	}
+}
+
 type arrivals chan struct{}
 
 func (a arrivals) Reset([]KV) error        { a <- struct{}{}; return nil }
