@@ -590,12 +590,17 @@ func TestPromotionKeepsEdges(t *testing.T) {
 	g := newGate()
 	big := "[" + strings.Repeat(" ", 2<<20) + "]"
 	p := newPairWith(t, pairOptions{fakes: map[string]*fake{"big": text(big), "promoted": g.fake(true)}})
-	ended := make(chan struct{})
+	stop, ended := make(chan struct{}), make(chan struct{})
 	go func() {
-		for range g.started {
-			g.open <- struct{}{}
+		defer close(ended)
+		for {
+			select {
+			case <-g.started:
+				g.open <- struct{}{}
+			case <-stop:
+				return
+			}
 		}
-		close(ended)
 	}()
 	var wg sync.WaitGroup
 	for range 2 {
@@ -629,7 +634,7 @@ func TestPromotionKeepsEdges(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	close(g.started)
+	close(stop)
 	<-ended
 }
 

@@ -424,6 +424,12 @@ func (g *gatewayLoop) refuseWaiter(w *waiter) {
 	n := int(e.fd.Swap(-1))
 	c := g.newConn(n, e.peer)
 	g.dispatch.ledger.release(w.slot)
+	if len(kept.b) == 0 {
+		// Idle: nobody has asked, and an answer would be taken for that of the
+		// client's next request.
+		g.end(c)
+		return
+	}
 	k := g.call
 	k.parseKept(kept.b)
 	k.begin(&g.loop, c)

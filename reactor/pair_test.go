@@ -68,6 +68,8 @@ type backProcess struct {
 // pairOptions: zero fields are as newPair has them.
 type pairOptions struct {
 	loops, workers, conns int
+	slots                 int // of the board, for workers; 0: workers
+	sendBuffer            int // of a scripted worker's donation sockets
 	maxBody               int
 	timeouts              Timeouts
 	wait                  time.Duration
@@ -90,7 +92,7 @@ func newPairWith(t testing.TB, o pairOptions) *pair {
 	}
 	p.log = slog.New(slog.NewTextHandler(&testWriter{t: t}, nil))
 	var err error
-	if p.board, err = ipc.NewBoard(ipc.BoardOptions{Conns: uint32(max(o.conns, 512)), Workers: uint32(workers), Cells: 1024}); err != nil {
+	if p.board, err = ipc.NewBoard(ipc.BoardOptions{Conns: uint32(max(o.conns, 512)), Workers: uint32(max(o.slots, workers)), Cells: 1024}); err != nil {
 		t.Fatal(err)
 	}
 	p.fakes["echo"] = &fake{run: echo, inline: true}
