@@ -52,7 +52,7 @@ type run struct {
 	headLen  int
 	cgi      httpparse.CGIHead // of the output
 	promote  func()
-	beside   func() // the goroutine of an invocation beside the loop
+	beside   func()   // the goroutine of an invocation beside the loop
 	promoted *scratch // the scratch that the request's bytes lie in
 }
 
