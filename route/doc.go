@@ -28,8 +28,8 @@
 // before the rest. So a match is never lost to a more specific route that ends
 // elsewhere. On one path, the request's own method wins, then GET for a HEAD
 // request, then ANY. Two keys that differ only in parameter names are the same
-// route: the lower key serves, the other is reported and takes over when the
-// lower one goes.
+// route: the lower key serves, and the other one takes over when it goes. The
+// higher key is reported when it comes second (ErrShadowed).
 //
 // Paths are compared as sent, byte for byte: nothing is decoded, merged or
 // completed, so `/a%62` is not `/ab`, `//a` is not `/a` and `/a/` is not `/a`.

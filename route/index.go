@@ -2,7 +2,6 @@ package route
 
 import (
 	"cmp"
-	"encoding/binary"
 	"math/bits"
 	"slices"
 )
@@ -10,62 +9,51 @@ import (
 // index is a persistent hash index: apply returns a new one that shares with
 // the old one all it did not touch. Who reads an index needs no lock.
 //
-// It is extendible hashing over small packed leaves. The first bits of an
-// element's hash choose a cell; cells that a leaf does not tell apart hold the
+// It is extendible hashing over small packed leaves. The first bits of a
+// slot's hash choose a cell; cells that a leaf does not tell apart hold the
 // same leaf. Inside a leaf, the next bits choose a group to start from, and
-// the last eight are the element's tag:
+// the last eight are the slot's tag:
 //
 //	hash   63 … 64-bits | … | 39 … 8      | 7 … 0
 //	       cell               first group   tag
 //
-// A search reads the cell and a group's tags, two bytes an element, which stay
-// in the caches when the elements do not, and then ends, or reads where the
-// key is, the key, and the element's address beside it; it never waits for the
-// element itself. PERFORMANCE.md, "Route table".
+// S is what a user keeps of an element: a pointer, or with it what decides
+// about a match, so that a search reads the cell and a group's tags, two bytes
+// an element, which stay in the caches when the elements do not, and then ends
+// or reads one slot. PERFORMANCE.md, "Route table". The zero S is none.
 //
 // The hash is seeded per table lineage and never leaves it, so nobody can
 // choose keys that meet. Only elements of one and the same hash input can
 // crowd a leaf, and each user of an index bounds those.
-type index[E any] struct {
-	cells []cell[E] // 1<<bits of them, or none
+type index[S comparable] struct {
+	cells []cell[S] // 1<<bits of them, or none
 	shift uint8     // 64 - bits
-	n     int       // elements
+	n     int       // slots
 }
 
-// cell is a leaf: all elements whose hash starts with the same depth bits. It
-// is repeated in 1<<(bits-depth) neighbouring cells.
-type cell[E any] struct {
-	tags   []uint64 // one per group; byte i: tag of slot i, 0: free; then tagPassed or 0
-	groups []group
-	// keys has each element's key, at a multiple of keyUnit: its length and the
-	// user's meta (2 bytes each, little endian), then its bytes.
-	keys     []byte
-	elements []*E
-	depth    uint8
-}
-
-// group is seven slots. Slot i is elements[first+i].
-type group struct {
-	keys  [slotsPerGroup]uint16 // where the slot's key is, in units of keyUnit
-	first uint16
+// cell is a leaf: all slots whose hash starts with the same depth bits. It is
+// repeated in 1<<(bits-depth) neighbouring cells.
+type cell[S comparable] struct {
+	// One per group. Byte i of tags is that of slots[first+i], 0: none; the
+	// last byte is tagPassed or 0.
+	tags  []uint64
+	first []uint16
+	slots []S
+	depth uint8
 }
 
 const (
 	slotsPerGroup = 7
-	keyHead       = 4 // bytes of length and meta
-	keyUnit       = 8
+	tagPassed     = uint64(1) << 56 // a slot that starts here is in a later group
+	tagOnes       = uint64(0x0101010101010101)
+	tagLows       = uint64(0x7f7f7f7f7f7f7f7f)
+	tagHighs      = uint64(0x0080808080808080) // of the slots
 
-	tagPassed = uint64(1) << 56 // an element that starts here is in a later group
-	tagOnes   = uint64(0x0101010101010101)
-	tagLows   = uint64(0x7f7f7f7f7f7f7f7f)
-	tagHighs  = uint64(0x0080808080808080) // of the slots
-
-	leafMax      = 512       // more elements than this split a leaf
-	leafBytesMax = 384 << 10 // more bytes of keys than this, too: a place must fit group.keys
-	leafMin      = 192       // two neighbours with no more than this together become one
-	leafFill     = 5         // a leaf has a group for each so many elements
-	bitsMin      = 1
-	bitsMax      = 30 // the bits below 40 are the groups'; 30 are never reached
+	leafMax  = 512 // more slots than this split a leaf: copying one takes some 10 µs
+	leafMin  = 192 // two neighbours with no more than this together become one
+	leafFill = 5   // a leaf has a group for each so many slots
+	bitsMin  = 1
+	bitsMax  = 30 // the bits below 40 are the groups'; 30 are never reached
 )
 
 // tagOf never is 0.
@@ -86,13 +74,13 @@ func firstGroup(h uint64, groups int) int {
 	return int(uint64(uint32(h>>8)) * uint64(groups) >> 32)
 }
 
-// leaf is where the elements with that hash are.
-func (ix *index[E]) leaf(h uint64) *cell[E] {
+// leaf is where the slots with that hash are.
+func (ix *index[S]) leaf(h uint64) *cell[S] {
 	return &ix.cells[h>>(ix.shift&63)]
 }
 
-// each calls yield for every element that may have that hash.
-func (ix *index[E]) each(h uint64, yield func(*E) bool) {
+// each calls yield for every slot that may have that hash.
+func (ix *index[S]) each(h uint64, yield func(S) bool) {
 	if ix.n == 0 {
 		return
 	}
@@ -100,7 +88,7 @@ func (ix *index[E]) each(h uint64, yield func(*E) bool) {
 	g := firstGroup(h, len(c.tags))
 	for range c.tags {
 		for marks := candidates(c.tags[g], tagOf(h)); marks != 0; marks &= marks - 1 {
-			if !yield(c.elements[int(c.groups[g].first)+bits.TrailingZeros64(marks)>>3]) {
+			if !yield(c.slots[int(c.first[g])+bits.TrailingZeros64(marks)>>3]) {
 				return
 			}
 		}
@@ -113,11 +101,11 @@ func (ix *index[E]) each(h uint64, yield func(*E) bool) {
 	}
 }
 
-// all calls yield for every element.
-func (ix *index[E]) all(yield func(*E) bool) {
+// all calls yield for every slot.
+func (ix *index[S]) all(yield func(S) bool) {
 	for i := 0; i < len(ix.cells); i += ix.cells[i].width(ix.shift) {
-		for _, e := range ix.cells[i].elements {
-			if !yield(e) {
+		for _, s := range ix.cells[i].slots {
+			if !yield(s) {
 				return
 			}
 		}
@@ -125,54 +113,34 @@ func (ix *index[E]) all(yield func(*E) bool) {
 }
 
 // width is the number of neighbouring cells that hold the leaf.
-func (c *cell[E]) width(shift uint8) int { return 1 << (64 - shift - c.depth) }
+func (c *cell[S]) width(shift uint8) int { return 1 << (64 - shift - c.depth) }
 
-// described is what an index asks of its elements. A kept key spares the
-// elements a look when their leaf changes.
-type described[E any] struct {
-	// key is kept in the leaf, with two bytes of the user's choice. In an index
-	// whose user looks at the element anyway, all keys are empty and meta is 0.
-	key func(*E) (key string, meta uint16)
-	// hash is that of the key, or of the element when its key is empty.
-	hash func(e *E, key []byte) uint64
-}
-
-// swap is one step of apply: old goes, new comes; either may be nil. Both have
+// swap is one step of apply: old goes, new comes; either may be zero. Both have
 // the hash.
-type swap[E any] struct {
+type swap[S comparable] struct {
 	hash     uint64
-	old, new *E
+	old, new S
 }
 
-// element is one on its way into a leaf.
-type element[E any] struct {
+// element is a slot on its way into a leaf.
+type element[S comparable] struct {
 	hash uint64
-	e    *E
-	key  []byte // may be a view of another leaf's
-	meta uint16
+	slot S
 }
 
-// keySize is what the key takes in a leaf.
-func (e *element[E]) keySize() int {
-	if len(e.key) == 0 {
-		return 0
-	}
-	return (keyHead + len(e.key) + keyUnit - 1) &^ (keyUnit - 1)
-}
-
-// apply makes the index that follows ix. No element is in two swaps. swaps is
-// reordered.
-func (ix *index[E]) apply(swaps []swap[E], d described[E]) index[E] {
+// apply makes the index that follows ix. No slot is in two swaps. swaps is
+// reordered. hash is that of a slot.
+func (ix *index[S]) apply(swaps []swap[S], hash func(*S) uint64) index[S] {
 	if len(swaps) == 0 {
 		return *ix
 	}
-	slices.SortFunc(swaps, func(a, b swap[E]) int { return cmp.Compare(a.hash, b.hash) })
-	b := builder[E]{described: d}
+	slices.SortFunc(swaps, func(a, b swap[S]) int { return cmp.Compare(a.hash, b.hash) })
+	b := builder[S]{hash: hash}
 	if next, ok := ix.patch(swaps, &b); ok {
 		return next
 	}
 	if len(ix.cells) == 0 {
-		b.split(b.change(&cell[E]{}, swaps), 0, 0)
+		b.split(b.change(&cell[S]{}, swaps), 0, 0)
 	}
 	for i := 0; i < len(ix.cells); {
 		c := &ix.cells[i]
@@ -190,7 +158,7 @@ func (ix *index[E]) apply(swaps []swap[E], d described[E]) index[E] {
 }
 
 // covers counts the first swaps that belong to c; none before start is left.
-func (c *cell[E]) covers(start uint64, swaps []swap[E]) int {
+func (c *cell[S]) covers(start uint64, swaps []swap[S]) int {
 	last := start | (1<<(64-c.depth) - 1)
 	k := 0
 	for k < len(swaps) && swaps[k].hash <= last {
@@ -201,80 +169,65 @@ func (c *cell[E]) covers(start uint64, swaps []swap[E]) int {
 
 // patch is apply for the usual case, that each leaf stays one leaf: the cells
 // are copied as they are, but for those of the leaves that change.
-func (ix *index[E]) patch(swaps []swap[E], b *builder[E]) (next index[E], ok bool) {
+func (ix *index[S]) patch(swaps []swap[S], b *builder[S]) (next index[S], ok bool) {
 	if len(ix.cells) == 0 {
 		return next, false
 	}
-	next = index[E]{slices.Clone(ix.cells), ix.shift, ix.n}
+	next = index[S]{slices.Clone(ix.cells), ix.shift, ix.n}
 	for len(swaps) > 0 {
 		i := int(swaps[0].hash >> (ix.shift & 63))
 		c := &ix.cells[i]
 		i &^= c.width(ix.shift) - 1
 		k := c.covers(uint64(i)<<ix.shift, swaps)
 		elements := b.change(c, swaps[:k])
-		if !fitsLeaf(elements) || len(elements) < len(c.elements) && len(elements) <= leafMin {
+		if len(elements) > leafMax || len(elements) < len(c.slots) && len(elements) <= leafMin {
 			return next, false // a leaf to split, or perhaps to join
 		}
 		leaf := newLeaf(elements, c.depth)
 		for j := range c.width(ix.shift) {
 			next.cells[i+j] = leaf
 		}
-		next.n += len(elements) - len(c.elements)
+		next.n += len(elements) - len(c.slots)
 		swaps = swaps[k:]
 	}
 	return next, true
 }
 
 // builder lays leaves side by side, in the order of their hashes.
-type builder[E any] struct {
-	described[E]
-	leaves   []cell[E]
+type builder[S comparable] struct {
+	hash     func(*S) uint64
+	leaves   []cell[S]
 	starts   []uint64     // the lowest hash of each leaf
-	elements []element[E] // of the leaf that changes
+	elements []element[S] // of the leaf that changes
 }
 
 // change says what is in c after swaps; valid until the next call.
-func (b *builder[E]) change(c *cell[E], swaps []swap[E]) []element[E] {
-	b.elements = b.gather(b.elements[:0], c)
-	gone := make(map[*E]bool)
-	for _, s := range swaps {
-		if s.old != nil {
-			gone[s.old] = true
+func (b *builder[S]) change(c *cell[S], swaps []swap[S]) []element[S] {
+	var none S
+	gone := make(map[S]bool)
+	for i := range swaps {
+		if swaps[i].old != none {
+			gone[swaps[i].old] = true
 		}
 	}
-	if len(gone) > 0 {
-		b.elements = slices.DeleteFunc(b.elements, func(e element[E]) bool { return gone[e.e] })
+	b.elements = b.elements[:0]
+	for i := range c.slots {
+		if len(gone) == 0 || !gone[c.slots[i]] {
+			b.elements = append(b.elements, element[S]{b.hash(&c.slots[i]), c.slots[i]})
+		}
 	}
-	for _, s := range swaps {
-		if s.new != nil {
-			key, meta := b.key(s.new)
-			b.elements = append(b.elements, element[E]{s.hash, s.new, []byte(key), meta})
+	for i := range swaps {
+		if swaps[i].new != none {
+			b.elements = append(b.elements, element[S]{swaps[i].hash, swaps[i].new})
 		}
 	}
 	return b.elements
 }
 
-// gather appends what is in c.
-func (b *builder[E]) gather(to []element[E], c *cell[E]) []element[E] {
-	for g, tags := range c.tags {
-		for slot := 0; slot < slotsPerGroup && tags>>(8*slot)&0xff != 0; slot++ {
-			e := element[E]{e: c.elements[int(c.groups[g].first)+slot]}
-			if len(c.keys) > 0 {
-				key := c.keys[int(c.groups[g].keys[slot])*keyUnit:]
-				e.meta = binary.LittleEndian.Uint16(key[2:])
-				e.key = key[keyHead:][:binary.LittleEndian.Uint16(key)]
-			}
-			e.hash = b.hash(e.e, e.key)
-			to = append(to, e)
-		}
-	}
-	return to
-}
-
 // split makes one leaf of the elements, or several when they are too many. The
 // elements are reordered.
-func (b *builder[E]) split(elements []element[E], start uint64, depth uint8) {
-	if depth == bitsMax || depth >= bitsMin && fitsLeaf(elements) {
+func (b *builder[S]) split(elements []element[S], start uint64, depth uint8) {
+	if depth == bitsMax || depth >= bitsMin && len(elements) <= leafMax {
 		b.push(newLeaf(elements, depth), start)
 		return
 	}
@@ -292,16 +245,18 @@ func (b *builder[E]) split(elements []element[E], start uint64, depth uint8) {
 
 // push adds a leaf after the ones before, and joins it with its neighbour, as
 // long as both are the halves of one leaf and have few elements.
-func (b *builder[E]) push(c cell[E], start uint64) {
+func (b *builder[S]) push(c cell[S], start uint64) {
 	for len(b.leaves) > 0 && c.depth > bitsMin {
 		before := &b.leaves[len(b.leaves)-1]
 		half := uint64(1) << (64 - c.depth)
-		if before.depth != c.depth || start&half == 0 || len(before.elements)+len(c.elements) > leafMin {
+		if before.depth != c.depth || start&half == 0 || len(before.slots)+len(c.slots) > leafMin {
 			break
 		}
-		both := b.gather(b.gather(nil, before), &c)
-		if !fitsLeaf(both) {
-			break
+		var both []element[S]
+		for _, slots := range [2][]S{before.slots, c.slots} {
+			for i := range slots {
+				both = append(both, element[S]{b.hash(&slots[i]), slots[i]})
+			}
 		}
 		c = newLeaf(both, c.depth-1)
 		start &^= half
@@ -312,37 +267,24 @@ func (b *builder[E]) push(c cell[E], start uint64) {
 	b.starts = append(b.starts, start)
 }
 
-func fitsLeaf[E any](elements []element[E]) bool {
-	return len(elements) <= leafMax && keyBytes(elements) <= leafBytesMax
-}
-
-func keyBytes[E any](elements []element[E]) int {
-	n := 0
-	for i := range elements {
-		n += elements[i].keySize()
-	}
-	return n
-}
-
-// newLeaf packs elements. There are more slots than elements, which bounds the
-// walk to a free one.
-func newLeaf[E any](elements []element[E], depth uint8) cell[E] {
+// newLeaf packs elements. There is more room in the groups than elements, which
+// bounds the walk to a free place.
+func newLeaf[S comparable](elements []element[S], depth uint8) cell[S] {
 	if len(elements) == 0 {
-		return cell[E]{depth: depth}
+		return cell[S]{depth: depth}
 	}
 	groups := (len(elements) + leafFill - 1) / leafFill
-	c := cell[E]{
-		tags:     make([]uint64, groups),
-		groups:   make([]group, groups),
-		keys:     make([]byte, keyBytes(elements)),
-		elements: make([]*E, len(elements)),
-		depth:    depth,
+	c := cell[S]{
+		tags:  make([]uint64, groups),
+		first: make([]uint16, groups),
+		slots: make([]S, len(elements)),
+		depth: depth,
 	}
 	type place struct{ group, slot int }
 	places := make([]place, 0, leafMax)
 	filled := make([]int, groups)
-	for _, e := range elements {
-		g := firstGroup(e.hash, groups)
+	for i := range elements {
+		g := firstGroup(elements[i].hash, groups)
 		for filled[g] == slotsPerGroup {
 			c.tags[g] |= tagPassed
 			if g++; g == groups {
@@ -353,37 +295,28 @@ func newLeaf[E any](elements []element[E], depth uint8) cell[E] {
 		filled[g]++
 	}
 	first := 0
-	for g := range c.groups {
-		c.groups[g].first = uint16(first)
+	for g := range c.first {
+		c.first[g] = uint16(first)
 		first += filled[g]
 	}
-	at := 0
 	for i := range elements {
-		e := &elements[i]
-		group, slot := &c.groups[places[i].group], places[i].slot
-		c.tags[places[i].group] |= tagOf(e.hash) << (8 * slot)
-		group.keys[slot] = uint16(at / keyUnit)
-		c.elements[int(group.first)+slot] = e.e
-		if len(e.key) > 0 {
-			binary.LittleEndian.PutUint16(c.keys[at:], uint16(len(e.key)))
-			binary.LittleEndian.PutUint16(c.keys[at+2:], e.meta)
-			copy(c.keys[at+keyHead:], e.key)
-			at += e.keySize()
-		}
+		p := places[i]
+		c.tags[p.group] |= tagOf(elements[i].hash) << (8 * p.slot)
+		c.slots[int(c.first[p.group])+p.slot] = elements[i].slot
 	}
 	return c
 }
 
-func (b *builder[E]) index() index[E] {
+func (b *builder[S]) index() index[S] {
 	bits, n := uint8(bitsMin), 0
 	for i := range b.leaves {
 		bits = max(bits, b.leaves[i].depth)
-		n += len(b.leaves[i].elements)
+		n += len(b.leaves[i].slots)
 	}
 	if n == 0 {
-		return index[E]{}
+		return index[S]{}
 	}
-	ix := index[E]{cells: make([]cell[E], 0, 1<<bits), shift: 64 - bits, n: n}
+	ix := index[S]{cells: make([]cell[S], 0, 1<<bits), shift: 64 - bits, n: n}
 	for i := range b.leaves {
 		for range 1 << (bits - b.leaves[i].depth) {
 			ix.cells = append(ix.cells, b.leaves[i])

@@ -15,12 +15,9 @@ func TestIndexGrowsAndShrinks(t *testing.T) {
 	t.Parallel()
 	seed := maphash.MakeSeed()
 	hash := func(e *indexed) uint64 { return maphash.String(seed, e.key) }
-	d := described[indexed]{
-		func(e *indexed) (string, uint16) { return e.key, 7 },
-		func(_ *indexed, key []byte) uint64 { return maphash.Bytes(seed, key) },
-	}
+	hashSlot := func(e **indexed) uint64 { return hash(*e) }
 	r := rand.New(rand.NewPCG(1, 2))
-	var ix index[indexed]
+	var ix index[*indexed]
 	all := map[string]*indexed{}
 	check := func() {
 		t.Helper()
@@ -51,56 +48,25 @@ func TestIndexGrowsAndShrinks(t *testing.T) {
 	}
 	for _, step := range []struct{ add, remove int }{{1, 0}, {3, 1}, {600, 0}, {1, 600}, {20_000, 0}, {1, 1}, {500, 500}, {0, 12_000}, {0, 1}, {0, 8000}, {5, 0}, {0, 1 << 30}, {1, 0}} {
 		for range 3 {
-			var swaps []swap[indexed]
+			var swaps []swap[*indexed]
 			for _, e := range all {
 				if len(swaps) == step.remove {
 					break
 				}
-				swaps = append(swaps, swap[indexed]{hash(e), e, nil})
+				swaps = append(swaps, swap[*indexed]{hash(e), e, nil})
 				delete(all, e.key)
 			}
 			for range step.add {
 				e := &indexed{strconv.Itoa(r.Int())}
 				all[e.key] = e
-				swaps = append(swaps, swap[indexed]{hash(e), nil, e})
+				swaps = append(swaps, swap[*indexed]{hash(e), nil, e})
 			}
-			ix = ix.apply(swaps, d)
+			ix = ix.apply(swaps, hashSlot)
 			check()
 		}
 	}
 	if len(ix.cells) > 2 {
 		t.Errorf("%d cells for %d elements", len(ix.cells), ix.n)
-	}
-}
-
-// TestIndexLongKeys: keys of the greatest length split leaves before a place
-// in them outgrows its 16 bits.
-func TestIndexLongKeys(t *testing.T) {
-	t.Parallel()
-	seed := maphash.MakeSeed()
-	hash := func(e *indexed) uint64 { return maphash.String(seed, e.key) }
-	d := described[indexed]{
-		func(e *indexed) (string, uint16) { return e.key, 0 },
-		func(_ *indexed, key []byte) uint64 { return maphash.Bytes(seed, key) },
-	}
-	long := string(make([]byte, pathBytesMax))
-	var ix index[indexed]
-	var swaps []swap[indexed]
-	for i := range 3000 {
-		e := &indexed{strconv.Itoa(1_000_000+i) + long[:pathBytesMax-7]}
-		swaps = append(swaps, swap[indexed]{hash(e), nil, e})
-		if i%500 == 499 {
-			ix = ix.apply(swaps, d)
-			swaps = nil
-		}
-	}
-	if ix.n != 3000 {
-		t.Fatal(ix.n)
-	}
-	for _, c := range ix.cells {
-		if len(c.keys) > 1<<16*keyUnit {
-			t.Fatalf("%d bytes of keys in a leaf", len(c.keys))
-		}
 	}
 }
 

@@ -70,8 +70,8 @@ func (s *namesakes) without(f *Function) *namesakes {
 // names finds functions by name: heads has the lowest key of each name, shared
 // the names that have more than one row.
 type names struct {
-	heads  index[Function]
-	shared index[namesakes]
+	heads  index[*Function]
+	shared index[*namesakes]
 }
 
 // nameChange is what happens to one name in one batch.
@@ -95,34 +95,28 @@ func (x *names) namesakes(name string, h uint64) *namesakes {
 	return nil
 }
 
-func seq[E any](ix *index[E], h uint64) func(func(*E) bool) {
-	return func(yield func(*E) bool) { ix.each(h, yield) }
+func seq[S comparable](ix *index[S], h uint64) func(func(S) bool) {
+	return func(yield func(S) bool) { ix.each(h, yield) }
 }
 
 // apply makes the names that follow x.
 func (x *names) apply(changes map[string]*nameChange, hash func(string) uint64) names {
-	var heads []swap[Function]
-	var shared []swap[namesakes]
+	var heads []swap[*Function]
+	var shared []swap[*namesakes]
 	for name, c := range changes {
 		h := hash(name)
 		head, before := x.head(name, h), x.namesakes(name, h)
 		newHead, after := c.apply(name, head, before)
 		if head != newHead {
-			heads = append(heads, swap[Function]{h, head, newHead})
+			heads = append(heads, swap[*Function]{h, head, newHead})
 		}
 		if before != after {
-			shared = append(shared, swap[namesakes]{h, before, after})
+			shared = append(shared, swap[*namesakes]{h, before, after})
 		}
 	}
 	return names{
-		heads: x.heads.apply(heads, described[Function]{
-			key:  func(*Function) (string, uint16) { return "", 0 },
-			hash: func(f *Function, _ []byte) uint64 { return hash(f.Name) },
-		}),
-		shared: x.shared.apply(shared, described[namesakes]{
-			key:  func(*namesakes) (string, uint16) { return "", 0 },
-			hash: func(s *namesakes, _ []byte) uint64 { return hash(s.name) },
-		}),
+		heads:  x.heads.apply(heads, func(f **Function) uint64 { return hash((*f).Name) }),
+		shared: x.shared.apply(shared, func(s **namesakes) uint64 { return hash((*s).name) }),
 	}
 }
 

@@ -187,7 +187,7 @@ func sameRoute(a, b string) bool {
 }
 
 // apply counts what comes and goes.
-func (s shapes) apply(swaps []swap[Function]) shapes {
+func (s shapes) apply(swaps []swap[*Function]) shapes {
 	count := make(map[string]int)
 	for _, c := range swaps {
 		if c.old != nil {

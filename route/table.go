@@ -1,7 +1,6 @@
 package route
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"hash/maphash"
@@ -67,10 +66,40 @@ type Table struct {
 	seed       maphash.Seed
 	secret     uint64 // of the seed: the start of each shape's hash
 
-	plain    index[Function] // routes without parameters, by path
-	patterns index[Function] // routes with parameters, by shape and plain segments
-	shapes   shapes          // of patterns
+	plain    index[plain]     // routes without parameters, by path
+	patterns index[*Function] // routes with parameters, by shape and plain segments
+	shapes   shapes           // of patterns
 	names    names
+}
+
+// plain is the slot of a route without parameters: one cache line, with all
+// that decides about a match but for the end of a long path.
+type plain struct {
+	f      *Function
+	size   uint16 // of the path, in bytes
+	method Methods
+	start  [plainStart]byte // of the path
+}
+
+const plainStart = 64 - 8 - 2 - 2
+
+func plainOf(f *Function) (s plain) {
+	if f != nil {
+		s.f, s.size, s.method = f, f.pathLen, f.method
+		copy(s.start[:], f.Path())
+	}
+	return s
+}
+
+// is says whether the slot's path is path.
+func (s *plain) is(path []byte) bool {
+	if int(s.size) != len(path) {
+		return false
+	}
+	if len(path) <= plainStart {
+		return string(s.start[:len(path)]) == string(path)
+	}
+	return string(s.start[:]) == string(path[:plainStart]) && s.f.Path() == string(path)
 }
 
 // Published is where readers find the newest table: nil until the first one is
@@ -134,20 +163,20 @@ func (t *Table) Get(key string) *Function {
 		return nil
 	}
 	method, path, _ := strings.Cut(key, ":")
-	for f := range seq(t.of(path)) {
-		if f.method.String() == method && f.Path() == path {
-			return f
+	if kinds := shapeOf(path); kinds != "" {
+		for f := range seq(&t.patterns, t.hashPattern(path, kinds)) {
+			if f.method.String() == method && f.Path() == path {
+				return f
+			}
+		}
+		return nil
+	}
+	for s := range seq(&t.plain, maphash.String(t.seed, path)) {
+		if s.method.String() == method && s.f.Path() == path {
+			return s.f
 		}
 	}
 	return nil
-}
-
-// of is the index that has path, and the hash there.
-func (t *Table) of(path string) (*index[Function], uint64) {
-	if kinds := shapeOf(path); kinds != "" {
-		return &t.patterns, t.hashPattern(path, kinds)
-	}
-	return &t.plain, maphash.String(t.seed, path)
 }
 
 func (t *Table) hashPattern(path, kinds string) uint64 {
@@ -176,9 +205,9 @@ func (t *Table) ByName(name []byte) *Function {
 // All goes over every route, in no order.
 func (t *Table) All(yield func(*Function) bool) {
 	more := true
-	one := func(f *Function) bool { more = yield(f); return more }
-	if t.plain.all(one); more {
-		t.patterns.all(one)
+	t.plain.all(func(s plain) bool { more = yield(s.f); return more })
+	if more {
+		t.patterns.all(yield)
 	}
 }
 
@@ -214,17 +243,14 @@ func (t *Table) lookupPlain(want Methods, path []byte) (f *Function, known bool)
 	c := t.plain.leaf(h)
 	g := firstGroup(h, len(c.tags))
 	for range c.tags {
-		tags, group := c.tags[g], &c.groups[g]
-		first := int(group.first) // before tags are known: the two cache lines come side by side
+		tags, first := c.tags[g], int(c.first[g]) // side by side, both before the slot is known
 		for marks := candidates(tags, tagOf(h)); marks != 0; marks &= marks - 1 {
-			slot := bits.TrailingZeros64(marks) >> 3
-			key := c.keys[int(group.keys[slot&7])*keyUnit:]
-			head := binary.LittleEndian.Uint32(key)
-			if int(uint16(head)) != len(path) || string(key[keyHead:keyHead+len(path)]) != string(path) {
+			slot := &c.slots[first+bits.TrailingZeros64(marks)>>3]
+			if !slot.is(path) {
 				continue
 			}
-			if Methods(head>>16) == want {
-				return c.elements[first+slot], true
+			if slot.method == want {
+				return slot.f, true
 			}
 			known = true
 		}
@@ -244,9 +270,9 @@ func (t *Table) lookupPlain(want Methods, path []byte) (f *Function, known bool)
 //
 //go:noinline
 func (t *Table) lookupOther(m *Match, want Methods, path []byte) *Function {
-	for f := range seq(&t.plain, maphash.Bytes(t.seed, path)) {
-		if f.Path() == string(path) {
-			m.consider(f, want)
+	for s := range seq(&t.plain, maphash.Bytes(t.seed, path)) {
+		if s.is(path) {
+			m.consider(s.f, want)
 		}
 	}
 	return m.Function
@@ -410,7 +436,8 @@ func (e *edit) meet(h uint64, method Methods) int {
 func (e *edit) table(generation uint64) (*Table, []RowError) {
 	t := *e.base
 	t.generation = generation
-	var plain, patterns []swap[Function]
+	var plains []swap[plain]
+	var patterns []swap[*Function]
 	names := make(map[string]*nameChange, len(e.changed))
 	name := func(f *Function) *nameChange {
 		c := names[f.Name]
@@ -426,9 +453,9 @@ func (e *edit) table(generation uint64) (*Table, []RowError) {
 		}
 		_, path, _ := strings.Cut(key, ":")
 		if kinds := shapeOf(path); kinds == "" {
-			plain = append(plain, swap[Function]{maphash.String(t.seed, path), c.old, c.new})
+			plains = append(plains, swap[plain]{maphash.String(t.seed, path), plainOf(c.old), plainOf(c.new)})
 		} else {
-			patterns = append(patterns, swap[Function]{t.hashPattern(path, kinds), c.old, c.new})
+			patterns = append(patterns, swap[*Function]{t.hashPattern(path, kinds), c.old, c.new})
 		}
 		if c.old != nil {
 			n := name(c.old)
@@ -440,20 +467,21 @@ func (e *edit) table(generation uint64) (*Table, []RowError) {
 		}
 	}
 	t.shapes = t.shapes.apply(patterns)
-	t.plain = t.plain.apply(plain, described[Function]{
-		key:  func(f *Function) (string, uint16) { return f.Path(), uint16(f.method) },
-		hash: func(_ *Function, path []byte) uint64 { return maphash.Bytes(t.seed, path) },
+	t.plain = t.plain.apply(plains, func(s *plain) uint64 {
+		if s.size <= plainStart {
+			return maphash.Bytes(t.seed, s.start[:s.size])
+		}
+		return maphash.String(t.seed, s.f.Path())
 	})
-	t.patterns = t.patterns.apply(patterns, described[Function]{
-		key:  func(*Function) (string, uint16) { return "", 0 },
-		hash: func(f *Function, _ []byte) uint64 { return t.hashPattern(f.Path(), shapeOf(f.Path())) },
+	t.patterns = t.patterns.apply(patterns, func(f **Function) uint64 {
+		return t.hashPattern((*f).Path(), shapeOf((*f).Path()))
 	})
 	t.names = t.names.apply(names, func(name string) uint64 { return maphash.String(t.seed, name) })
 	return &t, append(e.errs, t.shadowed(patterns)...)
 }
 
 // shadowed reports the new routes that another one, of a lower key, hides.
-func (t *Table) shadowed(swaps []swap[Function]) []RowError {
+func (t *Table) shadowed(swaps []swap[*Function]) []RowError {
 	var errs []RowError
 	for _, s := range swaps {
 		if s.new == nil {

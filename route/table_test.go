@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"strings"
 	"testing"
 )
 
@@ -285,7 +286,42 @@ func TestFunctionSize(t *testing.T) {
 	if size := reflect.TypeFor[Function]().Size(); size != 64 {
 		t.Errorf("a Function is %d bytes, more than a cache line", size)
 	}
-	if size := reflect.TypeFor[group]().Size(); size != 16 {
-		t.Errorf("a group is %d bytes", size)
+	if size := reflect.TypeFor[plain]().Size(); size != 64 {
+		t.Errorf("a slot is %d bytes, more than a cache line", size)
+	}
+}
+
+// TestLongPaths: a slot has the start of a path only; the rest decides too.
+func TestLongPaths(t *testing.T) {
+	t.Parallel()
+	var keys, paths []string
+	for n := plainStart - 2; n <= plainStart+2; n++ {
+		for _, end := range []string{"a", "b"} {
+			path := "/" + strings.Repeat("x", n-2) + end
+			paths = append(paths, path)
+			keys = append(keys, "GET:"+path)
+		}
+	}
+	long := "/" + strings.Repeat("y", pathBytesMax-1)
+	table := mustBuild(t, append(keys, "GET:"+long)...)
+	var m Match
+	for _, path := range append(paths, long) {
+		if table.Lookup(&m, []byte("GET"), []byte(path)) != Found || m.Function.Path() != path {
+			t.Errorf("%d bytes: not found", len(path))
+		}
+		for _, other := range []string{path + "a", path[:len(path)-1], path[:len(path)-1] + "c"} {
+			if table.Lookup(&m, []byte("GET"), []byte(other)) == Found && m.Function.Path() != other {
+				t.Errorf("%s found as %s", other, m.Function.Path())
+			}
+		}
+		if v := table.Lookup(&m, []byte("PUT"), []byte(path)); v != MethodNotAllowed || m.Allow != Get {
+			t.Errorf("%d bytes: %d", len(path), v)
+		}
+	}
+	for _, path := range paths {
+		table, _ = table.Apply(2, []Change{gone("GET:" + path)})
+	}
+	if table.Len() != 1 || table.Get("GET:"+long) == nil {
+		t.Error(table.Len())
 	}
 }
