@@ -59,6 +59,16 @@ func kill(t testing.TB, pid int) {
 	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
 		t.Fatalf("kill worker %d: %v", pid, err)
 	}
+	// A thread that runs dies only when the kernel gets hold of it: until then it
+	// may still read a request.
+	testenv.Until(t, fmt.Sprintf("worker %d is dead", pid), func() bool {
+		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+		if err != nil {
+			return true
+		}
+		_, rest, _ := strings.Cut(string(stat), ") ")
+		return strings.HasPrefix(rest, "Z") || strings.HasPrefix(rest, "X")
+	})
 }
 
 // Idle connections of a killed worker go on working on the same sockets.
@@ -317,13 +327,15 @@ func TestDescriptorExhaustion(t *testing.T) {
 	})
 }
 
-// The gateway's death ends nothing that runs; a new one starts at once.
+// The gateway's death ends nothing that runs; a new one starts at once. The
+// function sleeps for so long that it still does when a loaded machine is through
+// with the kill.
 func TestKilledGateway(t *testing.T) {
 	t.Parallel()
 	s := start(t, testenv.Options{Workers: 2})
 	pids := workers(t, s)
 	running := testenv.Dial(t, s.Addr)
-	running.Send(t, get("/p/sleep?ms=1500"))
+	running.Send(t, get("/p/sleep?ms=9000"))
 	awaitInflight(t, s, 1)
 	idle := testenv.Dial(t, s.Addr)
 	idle.Send(t, get("/ping"))
@@ -334,7 +346,7 @@ func TestKilledGateway(t *testing.T) {
 	s.Wait(t)
 	second := testenv.Start(t, testenv.Options{Data: s.Data})
 	r := running.Response(t)
-	want(t, r, 200, `"slept":1500`)
+	want(t, r, 200, `"slept":9000`)
 	if !r.Close {
 		t.Error("the answer of an orphaned worker does not say Connection: close")
 	}
