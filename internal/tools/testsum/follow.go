@@ -4,7 +4,9 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"path"
+	"slices"
 	"strings"
 )
 
@@ -163,15 +165,15 @@ func (f *Follower) testEnd(e event) {
 	switch e.Action {
 	case "pass":
 		p.counts.Passed++
+		p.outputs[""] = append(p.outputs[""], behindVerdict(output)...)
 	case "skip":
 		p.counts.Skipped++
 		f.summary.Skipped = append(f.summary.Skipped, Skipped{short, e.Test, skipReason(output)})
+		p.outputs[""] = append(p.outputs[""], behindVerdict(output)...)
 	case "fail":
 		p.counts.Failed++
 		f.summary.Failures = append(f.summary.Failures, short+" "+e.Test)
-		for _, line := range output {
-			fmt.Fprint(f.w, line)
-		}
+		f.print(output)
 	default:
 		return
 	}
@@ -194,10 +196,8 @@ func (f *Follower) packageEnd(e event) {
 			p.counts.Failed++
 			f.summary.Failures = append(f.summary.Failures, short)
 		}
-		for _, lines := range p.outputs {
-			for _, line := range lines {
-				fmt.Fprint(f.w, line)
-			}
+		for _, test := range slices.Sorted(maps.Keys(p.outputs)) {
+			f.print(p.outputs[test])
 		}
 	default:
 		return
@@ -207,6 +207,34 @@ func (f *Follower) packageEnd(e event) {
 	f.summary.Counts.Failed += p.counts.Failed
 	f.summary.Counts.Skipped += p.counts.Skipped
 	delete(f.packages, e.Package)
+}
+
+// linesMax bounds what is printed of one test: its first and its last lines.
+const linesMax = 400
+
+// print prints lines, of very many only the first and the last.
+func (f *Follower) print(lines []string) {
+	for i, line := range lines {
+		if cut := len(lines) - linesMax; cut > 0 && i >= linesMax/2 && i < linesMax/2+cut {
+			if i == linesMax/2 {
+				fmt.Fprintf(f.w, "… %d lines …\n", cut)
+			}
+			continue
+		}
+		fmt.Fprint(f.w, line)
+	}
+}
+
+// behindVerdict is what a test's output has behind the line that says how it
+// ended. That is nobody's, or everybody's: go test gives a package's panic to
+// whichever test spoke last, even when that one has passed.
+func behindVerdict(output []string) []string {
+	for i, line := range slices.Backward(output) {
+		if line = strings.TrimSpace(line); strings.HasPrefix(line, "--- PASS") || strings.HasPrefix(line, "--- SKIP") {
+			return output[i+1:]
+		}
+	}
+	return nil
 }
 
 // shortName is the package without the module's name, as scripts/skips has it.

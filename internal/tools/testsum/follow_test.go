@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 )
@@ -59,6 +60,21 @@ func TestFollower(t *testing.T) {
 			prints:   []string{"panic: boom"},
 		},
 		{
+			name: "a package's panic that go test gives to a passed test is printed",
+			events: []string{
+				`{"Action":"output","Package":"baton/route","Test":"TestA","Output":"=== CONT  TestA\n"}`,
+				`{"Action":"output","Package":"baton/route","Test":"TestB","Output":"mine\n"}`,
+				`{"Action":"output","Package":"baton/route","Test":"TestB","Output":"--- PASS: TestB (0.00s)\n"}`,
+				`{"Action":"output","Package":"baton/route","Test":"TestB","Output":"panic: test timed out after 1s\n"}`,
+				`{"Action":"pass","Package":"baton/route","Test":"TestB"}`,
+				`{"Action":"fail","Package":"baton/route","Elapsed":1}`,
+			},
+			counts:   Counts{Passed: 1, Failed: 1},
+			failures: "route",
+			prints:   []string{"panic: test timed out", "=== CONT  TestA"},
+			silent:   []string{"mine"},
+		},
+		{
 			name:   "a package without tests says nothing",
 			events: []string{`{"Action":"skip","Package":"baton/examples"}`},
 		},
@@ -93,6 +109,20 @@ func TestFollower(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+func TestFollowerBoundsOneTestsOutput(t *testing.T) {
+	t.Parallel()
+	var out strings.Builder
+	f := NewFollower(&out)
+	for i := range linesMax + 7 {
+		f.Line(fmt.Appendf(nil, `{"Action":"output","Package":"baton/route","Test":"TestA","Output":"line %d\n"}`, i))
+	}
+	f.Line([]byte(`{"Action":"fail","Package":"baton/route","Test":"TestA"}`))
+	lines := strings.Split(strings.TrimSpace(out.String()), "\n")
+	if len(lines) != linesMax+1 || lines[0] != "line 0" || lines[linesMax/2] != "… 7 lines …" || lines[linesMax] != fmt.Sprintf("line %d", linesMax+6) {
+		t.Errorf("printed %d lines, from %q over %q to %q", len(lines), lines[0], lines[linesMax/2], lines[len(lines)-1])
 	}
 }
 

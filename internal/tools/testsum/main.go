@@ -21,6 +21,9 @@ import (
 	"time"
 )
 
+// failuresMax bounds the list of failures at the end.
+const failuresMax = 50
+
 func main() {
 	os.Exit(run(os.Args[1:], os.Stdout, os.Stderr))
 }
@@ -64,7 +67,11 @@ func run(args []string, stdout, stderr io.Writer) int {
 	}
 
 	unlisted := total.WriteSkips(stdout, skips)
-	for _, failure := range total.Failures {
+	for i, failure := range total.Failures {
+		if i == failuresMax {
+			fmt.Fprintf(stdout, "FAILED and %d more\n", len(total.Failures)-i)
+			break
+		}
 		fmt.Fprintln(stdout, "FAILED", failure)
 	}
 	strict := os.Getenv("CI") == "true"
