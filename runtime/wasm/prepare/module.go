@@ -76,6 +76,7 @@ type segment struct {
 	memory  uint32
 	offset  []byte // const expression with its end
 	content []byte
+	merged  bool // content is our own
 }
 
 // parse splits a module into what the pass needs. It accepts more than

@@ -188,6 +188,13 @@ func (rw *rewriter) rewrite(size int) ([]byte, error) {
 		return nil, err
 	}
 	weigh(rw.functions, taken)
+	if rw.present[secDataCount] {
+		r := &reader{b: rw.sections[secDataCount]}
+		if n := r.u32(); r.err != nil || int(n) != len(rw.data) || r.pos != len(r.b) {
+			return nil, errors.New("data count does not match the data")
+		}
+	}
+	rw.merge()
 	code := make([]byte, 0, size+size/2)
 	var body []byte
 	for i := range rw.bodies {
@@ -779,12 +786,6 @@ func (rw *rewriter) assemble(size int, code, elements, exports []byte) ([]byte, 
 		out = appendSection(out, secElement, elements)
 	}
 	if rw.present[secData] || rw.present[secDataCount] {
-		if rw.present[secDataCount] {
-			r := &reader{b: rw.sections[secDataCount]}
-			if n := r.u32(); r.err != nil || int(n) != len(rw.data) || r.pos != len(r.b) {
-				return nil, errors.New("data count does not match the data")
-			}
-		}
 		out = appendSection(out, secDataCount, appendU32(nil, uint32(len(rw.data))))
 	}
 	out = appendSection(out, secCode, vector(len(rw.bodies)+len(rw.code), code))
