@@ -66,10 +66,14 @@ func (m *mirror) Trouble(err error) {
 	m.troubles = append(m.troubles, err)
 }
 
-// state is what m holds, in one line.
+// state is what m holds, in one line; before the first Reset that is not an
+// empty table, but nothing.
 func (m *mirror) state() string {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if m.resets == 0 {
+		return "nothing yet"
+	}
 	return fmt.Sprint(m.rows)
 }
 
@@ -482,7 +486,12 @@ func TestCorruptFile(t *testing.T) {
 	}
 	replace(t, path)
 	m.await(t, "map[new:2]")
-	m.awaitTrouble(t, 2, nil)
+	// It may have been seen half-way, which is a trouble of its own.
+	testenv.Until(t, "the last trouble is over", func() bool {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		return m.troubles[len(m.troubles)-1] == nil
+	})
 }
 
 // TestForeignTable: a table of that name without our columns is reported, not
@@ -492,8 +501,9 @@ func TestForeignTable(t *testing.T) {
 	path, db, m := start(t)
 	put(t, db, "a", "1")
 	m.await(t, "map[a:1]")
-	run(t, path, "ALTER TABLE functions RENAME TO kept; DROP TRIGGER baton_inserted; DROP TRIGGER baton_updated; DROP TRIGGER baton_deleted; "+
-		"DROP TRIGGER baton_inserting; DROP TRIGGER baton_updating; CREATE TABLE functions(k TEXT)")
+	// In one transaction: between two of them the feed would repair the first.
+	run(t, path, "BEGIN IMMEDIATE; ALTER TABLE functions RENAME TO kept; DROP TRIGGER baton_inserted; DROP TRIGGER baton_updated; DROP TRIGGER baton_deleted; "+
+		"DROP TRIGGER baton_inserting; DROP TRIGGER baton_updating; CREATE TABLE functions(k TEXT); COMMIT")
 	testenv.Until(t, "the column is missed", func() bool {
 		m.mu.Lock()
 		defer m.mu.Unlock()
@@ -502,7 +512,7 @@ func TestForeignTable(t *testing.T) {
 	if got := m.state(); got != "map[a:1]" {
 		t.Error(got)
 	}
-	run(t, path, "DROP TABLE functions; ALTER TABLE kept RENAME TO functions")
+	run(t, path, "BEGIN IMMEDIATE; DROP TABLE functions; ALTER TABLE kept RENAME TO functions; COMMIT")
 	m.awaitTrouble(t, 2, nil)
 	put(t, db, "b", "2")
 	m.await(t, "map[a:1 b:2]")
