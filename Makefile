@@ -20,6 +20,10 @@ DEMO := cmd/baton/bundled/demo.wasm
 DEMO_SOURCES := $(filter-out %_test.go,$(wildcard examples/demo/*.go deploy/gobuild*.go \
 	runtime/wasm/gowrap/*.go internal/tools/gomodule/*.go))
 
+# With the race detector. The WebAssembly specification's suite is left out: it
+# is minutes of compiling on one goroutine.
+RACE := -race -timeout 20m -skip ^TestSpecSuite ./...
+
 .PHONY: help build init start stop clean check format vet lint generated test race fuzz golden \
 	bench bench-quick bench-analyse bench-smoke goversion
 
@@ -68,10 +72,10 @@ generated:
 
 test: build ## install what the tests need, then unit, fuzz seeds, integration, and all again with -race
 	@scripts/deps
-	@$(GO) run ./internal/tools/testsum -skips scripts/skips -- ./... -- -race ./...
+	@$(GO) run ./internal/tools/testsum -skips scripts/skips -- ./... -- $(RACE)
 
 race: $(DEMO) ## the tests with the race detector only
-	@$(GO) run ./internal/tools/testsum -skips scripts/skips -- -race ./...
+	@$(GO) run ./internal/tools/testsum -skips scripts/skips -- $(RACE)
 
 fuzz: $(DEMO) ## every fuzz target for FUZZTIME (10s)
 	@scripts/fuzz $(GO) $(FUZZTIME)
