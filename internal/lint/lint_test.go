@@ -1,7 +1,9 @@
 package lint
 
 import (
+	"io/fs"
 	"os"
+	"regexp"
 	"strings"
 	"testing"
 )
@@ -84,6 +86,47 @@ func TestMachinePath(t *testing.T) {
 	text := "see /" + "work/x and ./work" + "/y\n"
 	if got := CheckText("README.md", []byte(text)); len(got) != 1 || got[0].Line != 1 {
 		t.Errorf("found %v, want one in line 1", got)
+	}
+}
+
+// TestReferences: where code points to a heading of a record, it is there.
+func TestReferences(t *testing.T) {
+	t.Parallel()
+	pointer := regexp.MustCompile(`(RATIONALE|PERFORMANCE)\.md,\s+(?://\s+)?"([^"]+)"`)
+	wrapped := regexp.MustCompile(`\s*\n\s*//\s*`)
+	headings := map[string]string{}
+	for _, record := range []string{"RATIONALE", "PERFORMANCE"} {
+		text, err := os.ReadFile("../../" + record + ".md")
+		if err != nil {
+			t.Fatal(err)
+		}
+		headings[record] = string(text)
+	}
+	err := fs.WalkDir(os.DirFS("../.."), ".", func(name string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if d.IsDir() && skipped(name) {
+			return fs.SkipDir
+		}
+		if d.IsDir() || !strings.HasSuffix(name, ".go") {
+			return nil
+		}
+		source, err := os.ReadFile("../../" + name)
+		if err != nil {
+			return err
+		}
+		for _, found := range pointer.FindAllStringSubmatch(string(source), -1) {
+			title := wrapped.ReplaceAllString(found[2], " ")
+			heading := regexp.MustCompile(`(?m)^##+ ` + regexp.QuoteMeta(title) + `$`)
+			if !heading.MatchString(headings[found[1]]) {
+				t.Errorf("%s points to %q, which is no heading of %s.md", name, title, found[1])
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
 	}
 }
 
