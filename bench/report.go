@@ -235,6 +235,9 @@ func replaceMarked(text []byte, block string) ([]byte, error) {
 
 // writeWhole writes a file under a temporary name and renames it.
 func writeWhole(name string, text []byte) error {
+	if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
+		return err
+	}
 	if err := os.WriteFile(name+".tmp", text, 0o644); err != nil {
 		return err
 	}
