@@ -72,6 +72,7 @@ type Back struct {
 	preloading int         // functions that are loaded before their first request
 	ready      bool        // the gateway was told so
 	running    int
+	answered   uint32        // requests, for the heartbeat
 	noInline   bool          // nothing may be promoted now: more than this event depends on this goroutine
 	ended      []ipc.SlotRef // not yet reported
 	orphan     bool          // the gateway is gone

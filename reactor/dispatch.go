@@ -125,7 +125,7 @@ func (d *dispatcher) detach(id int) {
 // matched in. The descriptor is the ledger's from here on.
 func (d *dispatcher) donate(slot, generation uint32, n int, peer sys.Peer, b []byte, table uint64) {
 	e := &d.ledger.entries[slot]
-	e.peer, e.table = peer, table
+	e.peer, e.table, e.waitSince = peer, table, 0
 	e.kept.Store(d.keep(b))
 	e.fd.Store(int32(n))
 	d.dispatch(slot, generation, 0)
@@ -288,14 +288,20 @@ func (d *dispatcher) watchRoom(id int) {
 
 func (d *dispatcher) wait(slot, generation uint32) {
 	d.board.Conn(slot).Store(ipc.MakeWord(generation, 0, ipc.Gateway))
-	w := &waiter{slot: slot, generation: generation, since: d.loop.now}
-	if len(d.waiting) >= waitingMax {
+	d.loop.setTicking(true) // first: a loop that did not tick has an old clock
+	e := &d.ledger.entries[slot]
+	if e.waitSince == 0 {
+		e.waitSince = d.loop.now
+	}
+	// A connection that comes back from worker after worker has not begun to wait
+	// anew.
+	w := &waiter{slot: slot, generation: generation, since: e.waitSince}
+	if len(d.waiting) >= waitingMax || d.loop.now-w.since > int64(d.waitTime) {
 		d.giveUp(w)
 		return
 	}
 	d.counters.Queued.Add(1)
 	d.waiting = append(d.waiting, w)
-	d.loop.setTicking(true)
 }
 
 func (d *dispatcher) retryWaiting() {

@@ -240,6 +240,13 @@ func (f *Front) StopAccepting() error {
 			for l.accept(1<<20) == nil {
 			}
 			_ = l.listener.Close()
+			// Whoever says nothing now has nothing to wait for, but a request that
+			// is on its way is still answered.
+			for _, c := range l.conns {
+				if c != nil && c.phase == phaseHead && len(c.in) == 0 {
+					l.wheel.set(c, l.now+int64(idleGrace), l.now)
+				}
+			}
 		})
 		if err != nil {
 			return err
@@ -423,10 +430,10 @@ func (g *gatewayLoop) refuseWaiter(w *waiter) {
 	kept := e.kept.Load()
 	n := int(e.fd.Swap(-1))
 	c := g.newConn(n, e.peer)
-	g.dispatch.ledger.release(w.slot)
 	if len(kept.b) == 0 {
 		// Idle: nobody has asked, and an answer would be taken for that of the
 		// client's next request.
+		g.dispatch.ledger.release(w.slot)
 		g.end(c)
 		return
 	}
@@ -437,6 +444,8 @@ func (g *gatewayLoop) refuseWaiter(w *waiter) {
 	k.extra = append(k.extra[:0], "Retry-After: 1\r\n"...)
 	p := k.appendError(g.scratch.out[:0], 503, componentGateway, reasonNoWorker, "no worker took the request in time", k.extra)
 	g.scratch.out = p[:0]
+	// Not before: another loop may own kept and reuses it once the slot is free.
+	g.dispatch.ledger.release(w.slot)
 	g.write(c, p, nil)
 }
 

@@ -33,6 +33,10 @@ const (
 	// without trying again, so that its requests cost neither work nor log.
 	loadAgain = time.Second
 
+	// heartbeatRequests is after how many requests the heart beats beside the tick:
+	// at most this many slices on the loop, some 64 ms.
+	heartbeatRequests = 64
+
 	// bodyReadMax bounds what one event reads of one body, so that a fast
 	// upload cannot hold the loop.
 	bodyReadMax = 256 << 10
@@ -475,6 +479,11 @@ func (b *Back) leave(k *call) {
 		b.self.AddErrors(1)
 	}
 	b.running--
+	if b.answered++; b.answered%heartbeatRequests == 0 {
+		// One batch of events can hold thousands of pipelined requests, and the
+		// tick is behind them: the loop turns all the same.
+		b.self.SetHeartbeat(sys.ClockMonotonic() / int64(time.Millisecond))
+	}
 	b.unhold(k)
 }
 

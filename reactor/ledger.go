@@ -34,7 +34,10 @@ type entry struct {
 	peer sys.Peer
 	// table is the generation of the table the connection was matched in.
 	table uint64
-	kept  atomic.Pointer[keptBytes]
+	// waitSince is when the connection first found no worker, loop clock; 0: it
+	// has not, since its last request.
+	waitSince int64
+	kept      atomic.Pointer[keptBytes]
 }
 
 // keptBytes are what travelled with a connection, kept until the slot's state

@@ -240,6 +240,7 @@ func (r *returnsLoop) onReturned(id int, m ipc.Return) {
 		return
 	}
 	r.counters.Returned.Add(1)
+	e.waitSince = 0
 	// Gateway first: a front loop must not take the new bytes for old ones.
 	r.board.Conn(m.Slot).Store(ipc.MakeWord(m.Generation, 0, ipc.Gateway))
 	if m.Reason == ipc.ReturnControl {
@@ -249,9 +250,9 @@ func (r *returnsLoop) onReturned(id int, m ipc.Return) {
 			r.dispatch.giveUp(&waiter{slot: m.Slot, generation: m.Generation})
 			return
 		}
-		n := int(e.fd.Swap(-1))
+		n, peer := int(e.fd.Swap(-1)), e.peer // the slot is another's once it is released
 		r.dispatch.ledger.release(m.Slot)
-		r.front.control(n, e.peer, m.Bytes)
+		r.front.control(n, peer, m.Bytes)
 		return
 	}
 	e.kept.Store(r.dispatch.keep(m.Bytes))
@@ -369,6 +370,7 @@ func (r *returnsLoop) inherit(id int, slot uint32) {
 		r.counters.LostRedonated.Add(1)
 		r.board.Conn(slot).Store(ipc.MakeWord(generation, 0, ipc.Gateway))
 		e.kept.Store(r.dispatch.keep(nil))
+		e.waitSince = 0
 		r.dispatch.dispatch(slot, generation, 0)
 	case ipc.Running:
 		// No byte of an answer was sent: the client gets one from here.
