@@ -21,6 +21,7 @@ func stop(t testing.TB, pids ...int) (goOn func()) {
 		if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
 			t.Fatal(err)
 		}
+		awaitProcess(t, pid, "T")
 	}
 	goOn = func() {
 		for _, pid := range pids {

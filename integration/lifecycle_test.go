@@ -61,13 +61,28 @@ func kill(t testing.TB, pid int) {
 	}
 	// A thread that runs dies only when the kernel gets hold of it: until then it
 	// may still read a request.
-	testenv.Until(t, fmt.Sprintf("worker %d is dead", pid), func() bool {
-		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	awaitProcess(t, pid, "ZX")
+}
+
+// awaitProcess waits until a process is in one of the states of proc(5), or gone:
+// a signal takes effect when the kernel gets hold of the process, not before.
+func awaitProcess(t testing.TB, pid int, states string) {
+	t.Helper()
+	testenv.Until(t, fmt.Sprintf("process %d is in one of the states %s", pid, states), func() bool {
+		threads, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid))
 		if err != nil {
 			return true
 		}
-		_, rest, _ := strings.Cut(string(stat), ") ")
-		return strings.HasPrefix(rest, "Z") || strings.HasPrefix(rest, "X")
+		for _, thread := range threads {
+			stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%s/stat", pid, thread.Name()))
+			if err != nil {
+				continue
+			}
+			if i := strings.LastIndex(string(stat), ") "); i < 0 || !strings.ContainsRune(states, rune(stat[i+2])) {
+				return false
+			}
+		}
+		return true
 	})
 }
 
@@ -138,6 +153,7 @@ func TestKilledWorkerDonatedConnections(t *testing.T) {
 	if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}
+	awaitProcess(t, pid, "T")
 	conns := make([]*testenv.Conn, 20)
 	for i := range conns {
 		conns[i] = testenv.Dial(t, s.Addr)
