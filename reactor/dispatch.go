@@ -19,7 +19,7 @@ const (
 	// waitingMax bounds the connections of one loop that wait because no worker
 	// has room. Beyond it, and after FrontConfig.Wait, the answer is 503.
 	waitingMax  = 1024
-	waitDefault = 10 * time.Second
+	waitDefault = 20 * time.Second
 
 	// keptFreeMax bounds the buffers of sent bytes that one loop keeps for reuse.
 	keptFreeMax = 256
