@@ -4,12 +4,14 @@ package reactor
 
 import (
 	"bytes"
+	goruntime "runtime"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
 	"baton/internal/sys"
+	"baton/internal/testenv"
 	"baton/runtime"
 )
 
@@ -123,3 +125,52 @@ var (
 	plain     = []byte("hello")
 	cgiAnswer = []byte("Status: 201\r\nContent-Type: text/plain\r\nX-A: b\r\n\r\nbody")
 )
+
+// idleBytesMax is what an idle connection may cost its owner, of Go heap.
+const idleBytesMax = 1536
+
+// Ten thousand idle connections, each of which has had its request: what they
+// cost the gateway, which retains them, and the worker, which owns them, both
+// together.
+func TestIdleConnectionMemory(t *testing.T) {
+	limit, err := sys.RaiseNofile()
+	if err != nil {
+		t.Fatal(err)
+	}
+	// A connection is three descriptors here: the client's, the gateway's and
+	// the worker's.
+	n := min(10_000, int(limit-512)/3)
+	heap := func() uint64 {
+		var m goruntime.MemStats
+		goruntime.GC()
+		goruntime.GC()
+		goruntime.ReadMemStats(&m)
+		return m.HeapAlloc
+	}
+	fds := make([]int, 0, n)
+	before := heap()
+	p := newPairWith(t, pairOptions{conns: n + 1})
+	client := &rawClient{t: t, in: make([]byte, 64<<10)}
+	client.addr = syscall.SockaddrInet4{Port: int(p.front.Addr().Port()), Addr: [4]byte{127, 0, 0, 1}}
+	request, tail := []byte(post("/echo", "[1]")), []byte("[1]")
+	empty := heap()
+	for range n {
+		client.connect()
+		fds = append(fds, client.fd)
+		client.do(request, tail)
+	}
+	full := heap()
+	if got := p.board.Worker(0).Conns(); got != int32(n) {
+		t.Errorf("the worker owns %d connections, want %d", got, n)
+	}
+	t.Logf("%d connections: %d bytes each, and %d bytes for the ledger's room for each", n, (full-empty)/uint64(n), (empty-before)/uint64(n))
+	if each := (full - before) / uint64(n); each > idleBytesMax {
+		t.Errorf("%d bytes for each connection, want at most %d", each, idleBytesMax)
+	}
+	for _, fd := range fds {
+		// A reset, so that no port stays behind in TIME_WAIT.
+		_ = syscall.SetsockoptLinger(fd, syscall.SOL_SOCKET, syscall.SO_LINGER, &syscall.Linger{Onoff: 1})
+		sys.CloseRaw(fd)
+	}
+	testenv.Until(t, "all have ended", func() bool { return p.front.Stats().Retained == 0 })
+}

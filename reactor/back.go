@@ -72,7 +72,7 @@ type Back struct {
 	preloading int         // functions that are loaded before their first request
 	ready      bool        // the gateway was told so
 	running    int
-	answered   uint32        // requests, for the heartbeat
+	replies    uint32        // answered requests, for the heartbeat
 	noInline   bool          // nothing may be promoted now: more than this event depends on this goroutine
 	ended      []ipc.SlotRef // not yet reported
 	orphan     bool          // the gateway is gone
@@ -110,6 +110,8 @@ type finishedCalls struct {
 	closed bool
 	calls  []*call
 	spare  []*call
+	// kicks are calls that still run and whose flow wants the loop: see flow.
+	kicks, spareKicks []*call
 }
 
 // NewBack makes the loop. Run runs it.
@@ -312,7 +314,7 @@ func (b *Back) stopNow() {
 		if k := c.call; k != nil {
 			k.run.cancel()
 		}
-		if c.phase == phaseRun {
+		if c.phase == phaseRun || c.phase == phaseStream && !c.call.run.over {
 			// Its call may still run: the struct stays the call's.
 			b.unregister(c)
 			_ = sys.Shutdown(c.fd, syscall.SHUT_RDWR)
@@ -543,19 +545,44 @@ func (b *Back) probe(c *conn) {
 	switch n, errno := sys.Write(c.fd, continueAnswer); {
 	case errno == syscall.EAGAIN:
 	case errno != 0 || n < len(continueAnswer):
-		b.disarm(c)
-		c.hungUp = true
-		b.onHangup(c)
+		b.hangUp(c)
 		return
 	}
 	b.wheel.set(c, b.after(b.timer.Probe), b.now)
 }
 
-func (b *Back) onExpire(c *conn) {
-	if c.phase == phaseRun && c.halfClosed && !c.hungUp {
-		b.probe(c)
+// hangUp notes that c's client is gone while its function runs: the function
+// is cancelled, and c ends with it.
+func (b *Back) hangUp(c *conn) {
+	if c.hungUp {
+		return
 	}
-	if c.phase == phaseBody {
+	b.disarm(c)
+	c.hungUp = true
+	c.deadline = 0
+	b.onHangup(c)
+}
+
+func (b *Back) onUnwatched(c *conn) {
+	if c.phase == phaseRun || c.phase == phaseStream {
+		b.hangUp(c)
+		return
+	}
+	b.end(c)
+}
+
+func (b *Back) onExpire(c *conn) {
+	switch {
+	case c.hungUp:
+	case c.bodyOpen:
+		b.counters.BodyTimeouts.Add(1)
+		b.breakBody(c, httpparse.ReasonBodyTimeout)
+	case c.phase == phaseStream:
+		b.counters.WriteTimeouts.Add(1)
+		b.cutStream(c)
+	case c.phase == phaseRun && c.halfClosed:
+		b.probe(c)
+	case c.phase == phaseBody:
 		b.counters.BodyTimeouts.Add(1)
 		k := c.call
 		c.call = nil

@@ -18,6 +18,7 @@ const (
 	phaseHead   phase = iota // between two requests, or inside a head
 	phaseBody                // the head is complete, the body is not
 	phaseRun                 // a function runs beside the loop
+	phaseStream              // an answer goes out while its function runs, or after it
 	phaseWrite               // bytes of an answer are unsent
 	phaseSkip                // answered before its body had come: the rest of it is passed over
 	phaseLinger              // answered for the last time: what still arrives is discarded
@@ -86,8 +87,10 @@ type conn struct {
 
 	skip      int64 // bytes of an answered request's body that are still to come
 	discarded int
-	call      *call // phaseBody, phaseRun
+	call      *call // phaseBody, phaseRun, phaseStream
 	bodyNeed  int   // phaseBody: len(in) at which the request is whole; 0: chunked
+	bodyOpen  bool  // the rest of the body streams to its function
+	bodyLeft  int64 // … so many bytes of it; -1: chunked
 
 	deadline             int64 // monotonic nanoseconds; 0: none
 	wheelTick            int64
@@ -102,8 +105,12 @@ type role interface {
 	// arrived behind it, all in the loop's scratch. It returns how many bytes of
 	// b are done with, which counts only with stepNext.
 	onRequest(c *conn, k *call, b []byte, n int) (done int, s step)
-	// onBodyRead handles readiness in phaseBody.
+	// onBodyRead handles readiness in phaseBody, or while bodyOpen.
 	onBodyRead(c *conn) error
+	// onStream handles an event in phaseStream.
+	onStream(c *conn, mask netpoll.IOEvent) error
+	// onUnwatched ends c, which cannot be watched.
+	onUnwatched(c *conn)
 	// setState stores the connection's state on the board before the act that
 	// it names.
 	setState(c *conn, s ipc.State)
@@ -132,7 +139,12 @@ func (l *loop) onConn(c *conn, mask netpoll.IOEvent) error {
 	case phaseLinger:
 		l.discard(c)
 	case phaseRun:
+		if c.bodyOpen && !netpoll.IsErrorEvent(mask, 0) {
+			return l.role.onBodyRead(c)
+		}
 		l.onConnBusy(c, mask)
+	case phaseStream:
+		return l.role.onStream(c, mask)
 	}
 	return nil
 }
@@ -152,11 +164,8 @@ func (l *loop) onConnBusy(c *conn, mask netpoll.IOEvent) {
 		l.role.onHangup(c)
 		return
 	}
-	if !c.muted {
-		l.setMuted(c, true)
-		if err := l.poller.ModRead(&netpoll.PollAttachment{FD: c.fd}, true); err != nil {
-			l.disarm(c)
-		}
+	if !l.watchFor(c, false, false) {
+		return
 	}
 	if mask&syscall.EPOLLRDHUP != 0 && !c.halfClosed {
 		c.halfClosed = true
@@ -270,22 +279,40 @@ func (l *loop) process(c *conn, b []byte) error {
 	return l.rearm(c)
 }
 
-// rearm announces c again when it is readable. A connection that cannot be
-// watched is ended: it would hang.
+// rearm announces c again when it is readable.
 func (l *loop) rearm(c *conn) error {
-	if c.armed && (c.wantWrite || c.muted) {
-		if err := l.poller.ModRead(&netpoll.PollAttachment{FD: c.fd}, false); err != nil {
-			l.end(c)
-			return nil
-		}
-		c.wantWrite = false
-		l.setMuted(c, false)
-	}
-	if err := l.arm(c); err != nil {
-		l.log.Error("connection ended", "loop", l.name, "err", err)
-		l.end(c)
-	}
+	l.watchFor(c, true, false)
 	return nil
+}
+
+// watchFor sets what c is watched for; a hang-up is always announced. Without
+// read the bytes that arrive stay in the kernel: edge-triggered they do not
+// spin. A connection that cannot be watched is ended: it would hang. False: it
+// was.
+func (l *loop) watchFor(c *conn, read, write bool) bool {
+	if c.armed && c.muted == !read && c.wantWrite == write {
+		return true
+	}
+	pa := &netpoll.PollAttachment{FD: c.fd}
+	var err error
+	switch {
+	case c.armed && write:
+		err = l.poller.ModReadWrite(pa, !read)
+	case c.armed:
+		err = l.poller.ModRead(pa, !read)
+	case write:
+		err = l.poller.AddReadWrite(pa, !read)
+	default:
+		err = l.poller.AddRead(pa, !read)
+	}
+	if err != nil {
+		l.log.Error("a connection cannot be watched", "loop", l.name, "err", err)
+		l.role.onUnwatched(c)
+		return false
+	}
+	c.armed, c.wantWrite = true, write
+	l.setMuted(c, !read)
+	return true
 }
 
 // keep stores b, which may lie in the scratch or in c.in itself, as c's unread
@@ -337,30 +364,8 @@ func (l *loop) write(c *conn, p, rest []byte) step {
 	}
 	c.phase = phaseWrite
 	l.wheel.set(c, l.after(l.timer.Write), l.now)
-	l.wantWrite(c)
+	l.watchFor(c, false, true)
 	return stepWait
-}
-
-func (l *loop) wantWrite(c *conn) {
-	if c.wantWrite {
-		return
-	}
-	// Unread input must not spin while only writing is wanted: edge-triggered,
-	// both directions are announced once, and flush tries until EAGAIN.
-	pa := &netpoll.PollAttachment{FD: c.fd}
-	var err error
-	if c.armed {
-		err = l.poller.ModReadWrite(pa, true)
-	} else {
-		err = l.poller.AddReadWrite(pa, true)
-	}
-	if err != nil {
-		l.log.Error("connection ended", "loop", l.name, "err", err)
-		l.end(c)
-		return
-	}
-	c.armed, c.wantWrite = true, true
-	l.setMuted(c, true)
 }
 
 // flush goes on with an answer that did not fit the socket's buffer.
@@ -429,8 +434,13 @@ func (l *loop) readSkip(c *conn) error {
 // refuse answers a request that the parser or a policy does not let through,
 // and ends the connection: where the next request would begin is unknown.
 func (l *loop) refuse(c *conn, k *call, why httpparse.Reason) {
-	l.counters.Refused[why].Add(1)
 	k.begin(l, c)
+	l.refuseBegun(c, k, why)
+}
+
+// refuseBegun is refuse for a request that has its id.
+func (l *loop) refuseBegun(c *conn, k *call, why httpparse.Reason) {
+	l.counters.Refused[why].Add(1)
 	c.closing, c.lingering = true, true
 	p := k.appendError(l.scratch.out[:0], why.Status(), componentGateway, why.String(), why.Text(), nil)
 	l.scratch.out = p[:0]

@@ -9,7 +9,6 @@ import (
 	"net"
 	"os"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -303,7 +302,7 @@ var refusals = []struct {
 	{httpparse.ReasonBadChunkEnd, chunked + "3\r\n[1]x\r\n0\r\n\r\n"},
 	{httpparse.ReasonTrailerTooLarge, chunked + "3\r\n[1]\r\n0\r\n" + strings.Repeat("A: "+strings.Repeat("1", 1000)+"\r\n", 40) + "\r\n"},
 	{httpparse.ReasonBodyTooLarge, "POST /echo HTTP/1.1\r\nHost: t\r\nContent-Length: 1000001\r\n\r\n"},
-	{httpparse.ReasonBodyTooLarge, chunked + "f4241\r\n" + strings.Repeat("x", 1000001) + "\r\n0\r\n\r\n"},
+	{httpparse.ReasonBodyTooLarge, strings.Replace(chunked, "/echo", "/sink", 1) + "f4241\r\n" + strings.Repeat("x", 1000001) + "\r\n0\r\n\r\n"},
 }
 
 const chunked = "POST /echo HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -583,59 +582,59 @@ func TestLargeAnswerThenAHalfHead(t *testing.T) {
 	})
 }
 
-// While a slow client is being written to, a promotion must not lose the news
-// that there is room again.
+// A promotion in the middle of a batch of events must not lose the news that
+// there is room for a slow client's answer: both are made to be in one batch.
 func TestPromotionKeepsEdges(t *testing.T) {
 	t.Parallel()
 	g := newGate()
-	big := "[" + strings.Repeat(" ", 2<<20) + "]"
-	p := newPairWith(t, pairOptions{fakes: map[string]*fake{"big": text(big), "promoted": g.fake(true)}})
-	stop, ended := make(chan struct{}), make(chan struct{})
-	go func() {
-		defer close(ended)
-		for {
-			select {
-			case <-g.started:
-				g.open <- struct{}{}
-			case <-stop:
-				return
-			}
-		}
-	}()
-	var wg sync.WaitGroup
-	for range 2 {
-		reader, runner := p.connect(t, true), p.connect(t, true)
-		if err := reader.Conn.(*net.TCPConn).SetReadBuffer(16 << 10); err != nil {
-			t.Fatal(err)
-		}
-		wg.Go(func() {
-			for range 3 {
-				if _, err := io.WriteString(reader.Conn, get("/big")); err != nil {
-					t.Error(err)
-					return
-				}
-				if r, err := reader.ReadResponse("GET"); err != nil || len(r.Body) != len(big) {
-					t.Errorf("%d bytes, %v", len(r.Body), err)
-					return
+	big := "[" + strings.Repeat(" ", 16<<20) + "]"
+	p := newPairWith(t, pairOptions{fakes: map[string]*fake{"big": {run: text(big).run}, "promoted": g.fake(true)}})
+	back := p.backs[0].back
+	reader, runner := p.connect(t, true), p.connect(t, true)
+	reader.Send(t, get("/big"))
+	testenv.Until(t, "the answer waits for its reader", func() bool {
+		waits := false
+		_ = back.ask(func() {
+			for _, c := range back.conns {
+				if c != nil && c.wantWrite {
+					f := &c.call.run.flow
+					f.mu.Lock()
+					waits = !f.kicked && len(f.out) == flowBytesMax
+					f.mu.Unlock()
 				}
 			}
 		})
-		wg.Go(func() {
-			for range 50 {
-				if _, err := io.WriteString(runner.Conn, post("/promoted", "[1]")); err != nil {
-					t.Error(err)
-					return
-				}
-				if _, err := runner.ReadResponse("POST"); err != nil {
-					t.Error(err)
-					return
-				}
-			}
-		})
+		return waits
+	})
+	stopped, goOn := make(chan struct{}), make(chan struct{})
+	if err := back.post(func() { close(stopped); <-goOn }); err != nil {
+		t.Fatal(err)
 	}
-	wg.Wait()
-	close(stop)
-	<-ended
+	<-stopped
+	runner.Send(t, post("/promoted", "[1]"))
+	// Read what is in the sockets' buffers; then there is room.
+	have := 0
+	block := make([]byte, 1<<20)
+	for {
+		_ = reader.SetReadDeadline(time.Now().Add(50 * time.Millisecond))
+		n, err := reader.Conn.Read(block)
+		have += n
+		if err != nil {
+			break
+		}
+	}
+	_ = reader.SetReadDeadline(time.Now().Add(testenv.Patience()))
+	close(goOn)
+	<-g.started
+	for have < len(big) {
+		n, err := reader.Conn.Read(block)
+		if err != nil {
+			t.Fatalf("%d of %d bytes, and then %v", have, len(big), err)
+		}
+		have += n
+	}
+	g.open <- struct{}{}
+	want(t, runner.Response(t), 200, "[1]")
 }
 
 // What a function prints cannot become framing, fields or a second answer.
@@ -729,15 +728,72 @@ func TestMaxInflight(t *testing.T) {
 	c := p.connect(t, false)
 	c.Send(t, post("/gate", "[1]"))
 	<-g.started
-	onBoth(t, p, func(t *testing.T, c *testenv.Conn) {
-		c.Send(t, post("/gate", "[2]")+get("/nowhere"))
-		r := c.Response(t)
-		want(t, r, 429, "capacity_exceeded")
-		if r.Header.Get("Retry-After") == "" || r.Close {
-			t.Errorf("429 with %v", r.Header)
-		}
-		want(t, c.Response(t), 404, "route_not_found")
-	})
+	for _, request := range []string{post("/gate", "[2]"), chunks("/gate", "[2]", 1)} {
+		onBoth(t, p, func(t *testing.T, c *testenv.Conn) {
+			c.Send(t, request+get("/nowhere"))
+			r := c.Response(t)
+			want(t, r, 429, "capacity_exceeded")
+			if r.Header.Get("Retry-After") == "" {
+				t.Errorf("429 with %v", r.Header)
+			}
+			if r.Close {
+				c.WantEnd(t)
+				return
+			}
+			want(t, c.Response(t), 404, "route_not_found")
+		})
+	}
 	g.open <- struct{}{}
 	want(t, c.Response(t), 200, "[1]")
+}
+
+// A function beside the loop sees its own request to its end, whatever the
+// loop reads meanwhile.
+func TestRequestStaysItsOwn(t *testing.T) {
+	t.Parallel()
+	g := newGate()
+	f := &fake{run: func(inv *runtime.Invocation) runtime.Result {
+		g.started <- struct{}{}
+		<-g.open
+		_, _ = inv.Stdout.Write(append(append([]byte("["), inv.Env.AppendTo(nil)...), inv.Body...))
+		return runtime.Result{}
+	}}
+	p := newPairWith(t, pairOptions{
+		fakes:    map[string]*fake{"gate": f},
+		handlers: map[string]string{"ANY:/p/{id}/{rest...}": "gate"},
+	})
+	large := strings.Repeat("b", 100_000)
+	for name, request := range map[string]string{
+		"body here":    "POST /p/mine/rest/of/it?q=mine HTTP/1.1\r\nHost: mine\r\nX-Mine: mine\r\nContent-Length: 4\r\n\r\nmine",
+		"body to come": "POST /p/mine/rest/of/it?q=mine HTTP/1.1\r\nHost: mine\r\nX-Mine: mine\r\nContent-Length: 100000\r\n\r\nmine",
+		"chunks":       "POST /p/mine/rest/of/it?q=mine HTTP/1.1\r\nHost: mine\r\nX-Mine: mine\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nmine\r\n0\r\n\r\n",
+		"chunks to come": "POST /p/mine/rest/of/it?q=mine HTTP/1.1\r\nHost: mine\r\nX-Mine: mine\r\nTransfer-Encoding: chunked\r\n\r\n" +
+			"186a0\r\n" + large + "\r\n",
+	} {
+		t.Run(name, func(t *testing.T) {
+			onBoth(t, p, func(t *testing.T, c *testenv.Conn) {
+				c.Send(t, request)
+				<-g.started
+				for range 3 {
+					other := p.connect(t, true)
+					other.Send(t, "GET /"+strings.Repeat("other/", 400)+" HTTP/1.1\r\nHost: other\r\n\r\n")
+					want(t, other.Response(t), 404, "route_not_found")
+				}
+				g.open <- struct{}{}
+				r := c.Response(t)
+				for _, part := range []string{
+					"PATH_INFO=/rest/of/it\x00", "SCRIPT_NAME=/p/mine\x00", "QUERY_STRING=q=mine\x00", "X_PARAM_ID=mine\x00",
+					"HTTP_X_MINE=mine\x00", "SERVER_NAME=mine\x00",
+				} {
+					want(t, r, 200, part)
+				}
+				if bytes.Contains(r.Body, []byte("other")) {
+					t.Errorf("another request shows: %.500q", r.Body)
+				}
+				if has := bytes.Contains(r.Body, []byte("\x00CONTENT_LENGTH=")); has == (name == "chunks to come") {
+					t.Errorf("CONTENT_LENGTH is there: %v", has)
+				}
+			})
+		})
+	}
 }

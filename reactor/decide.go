@@ -54,12 +54,9 @@ func (l *loop) decide(k *call) verdict {
 	case route.AreaControl:
 		return verdictControl
 	case route.AreaFunction:
-		name, info := route.FunctionName(r.Path)
-		if k.fn = t.ByName(name); k.fn == nil {
+		if !k.matchName() {
 			return l.decideNotFound(k)
 		}
-		k.match.Function, k.match.ParamCount = k.fn, 0
-		k.match.ScriptName, k.match.PathInfo = r.Path[:len(r.Path)-len(info)], info
 		return l.decidePolicies(k)
 	}
 	switch t.Lookup(&k.match, r.Method, r.Path) {
@@ -82,6 +79,29 @@ func (l *loop) decide(k *call) verdict {
 		return verdictControl // the page at /, as long as no function has taken it
 	}
 	return l.decideNotFound(k)
+}
+
+// rematch makes the views of k's match point into its request again, after
+// that was parsed anew at a place where it stays.
+func (k *call) rematch() {
+	r := &k.req
+	if route.Reserved(r.Path) == route.AreaFunction {
+		k.matchName()
+		return
+	}
+	k.table.Lookup(&k.match, r.Method, r.Path)
+}
+
+// matchName matches /function/<name>.
+func (k *call) matchName() (found bool) {
+	r := &k.req
+	name, info := route.FunctionName(r.Path)
+	if k.fn = k.table.ByName(name); k.fn == nil {
+		return false
+	}
+	k.match.Function, k.match.ParamCount = k.fn, 0
+	k.match.ScriptName, k.match.PathInfo = r.Path[:len(r.Path)-len(info)], info
+	return true
 }
 
 func (l *loop) decideNotFound(k *call) verdict {

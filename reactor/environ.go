@@ -17,13 +17,13 @@ import (
 // indistinguishable from one with a hyphen.
 type environ struct {
 	k     *call
-	body  int // bytes
+	body  int64 // bytes; -1: not known yet
 	built bool
 	count int
 	text  []byte
 }
 
-func (e *environ) begin(k *call, body int) { e.k, e.body, e.built = k, body, false }
+func (e *environ) begin(k *call, body int64) { e.k, e.body, e.built = k, body, false }
 
 // Sizes implements runtime.Environ.
 func (e *environ) Sizes() (count, bytes int) {
@@ -74,7 +74,7 @@ func (e *environ) build() {
 	e.close()
 	if e.body > 0 || r.ContentLength >= 0 {
 		e.open("CONTENT_LENGTH")
-		e.text = strconv.AppendInt(e.text, int64(e.body), 10)
+		e.text = strconv.AppendInt(e.text, e.body, 10)
 		e.close()
 	}
 	e.open("X_FULL_URL")

@@ -11,6 +11,8 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/panjf2000/gnet/v2/pkg/netpoll"
+
 	"baton/httpparse"
 	"baton/internal/fd"
 	"baton/internal/sys"
@@ -462,10 +464,14 @@ func (k *call) parseKept(b []byte) {
 
 func (g *gatewayLoop) setState(*conn, ipc.State) {}
 func (g *gatewayLoop) onBodyRead(*conn) error    { panic("reactor: the gateway reads no body") }
-func (g *gatewayLoop) onBoundary(*conn) bool     { return true }
-func (g *gatewayLoop) onEnd(*conn)               { g.front.open.Add(-1) }
-func (g *gatewayLoop) onHangup(*conn)            { panic("reactor: the gateway runs nothing") }
-func (g *gatewayLoop) onExpire(*conn)            { panic("reactor: a gateway connection in a worker's phase") }
+func (g *gatewayLoop) onUnwatched(c *conn)       { g.end(c) }
+func (g *gatewayLoop) onStream(*conn, netpoll.IOEvent) error {
+	panic("reactor: the gateway streams no answer")
+}
+func (g *gatewayLoop) onBoundary(*conn) bool { return true }
+func (g *gatewayLoop) onEnd(*conn)           { g.front.open.Add(-1) }
+func (g *gatewayLoop) onHangup(*conn)        { panic("reactor: the gateway runs nothing") }
+func (g *gatewayLoop) onExpire(*conn)        { panic("reactor: a gateway connection in a worker's phase") }
 
 // takeOver gives the connection to the control plane.
 func (g *gatewayLoop) takeOver(c *conn, k *call, b []byte, n int) (int, step) {

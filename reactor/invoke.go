@@ -15,10 +15,6 @@ import (
 )
 
 const (
-	// responseBytesMax bounds a response. A function that writes more is ended
-	// with output_limit, 502.
-	responseBytesMax = 10 << 20
-
 	// headRoom is kept free before a response's body, so that its head can be
 	// put right before it and both go out with one write(2).
 	headRoom = 768
@@ -53,6 +49,15 @@ type run struct {
 	body     []byte // a chunked body, decoded
 	chunks   httpparse.Chunks
 	cancelIt atomic.Bool
+	flow     flow
+	flowNew  bool             // the flow is as reset left it: the call never left the loop
+	bodySeen int64            // bytes of a chunked body
+	broken   httpparse.Reason // what is wrong with a body that streams
+	badHead  httpparse.CGIReason
+	over     bool // the function of a streamed answer has ended
+	ending   bool // … and its last bytes are on the way
+	framing  framing
+	spare    []byte // storage for the flow
 	headLen  int
 	cgi      httpparse.CGIHead // of the output
 	promote  func()
@@ -60,7 +65,11 @@ type run struct {
 	promoted *scratch // the scratch that the request's bytes lie in
 }
 
-func (r *run) cancel() { r.cancelIt.Store(true) }
+// cancel ends the function soon, also one that waits for bytes or for room.
+func (r *run) cancel() {
+	r.cancelIt.Store(true)
+	r.flow.end(errClientLeft)
+}
 
 // logWriter is a function's stderr.
 type logWriter struct {
@@ -74,21 +83,43 @@ func (w *logWriter) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// output gathers a response behind headRoom bytes of space for its head.
+// output gathers a response behind headRoom bytes of space for its head, and
+// streams it once it is longer than streamBytesMin. It is the function's side's
+// until the function has ended.
 type output struct {
-	buf []byte
+	buf     []byte
+	call    *call
+	streams bool
 }
 
 // Write implements io.Writer for the function's stdout.
 func (o *output) Write(p []byte) (int, error) {
-	if len(o.buf)+len(p) > headRoom+responseBytesMax {
-		return 0, runtime.ErrOutputLimit
+	if o.streams {
+		return o.call.run.flow.write(p)
 	}
-	o.buf = append(o.buf, p...)
-	return len(p), nil
+	if len(o.buf)+len(p) <= headRoom+streamBytesMin {
+		o.buf = append(o.buf, p...)
+		return len(p), nil
+	}
+	return o.writeLarge(p)
 }
 
-func (o *output) reset() {
+// writeLarge begins to stream. On the loop's goroutine it waits for nobody: the
+// function is promoted first.
+func (o *output) writeLarge(p []byte) (int, error) {
+	inv := &o.call.run.inv
+	if promote := inv.Promote; promote != nil {
+		inv.Promote = nil
+		promote()
+	}
+	o.streams = true
+	gathered := o.buf[headRoom:]
+	o.buf = nil
+	return o.call.run.flow.stream(gathered, p)
+}
+
+func (o *output) reset(k *call) {
+	o.call, o.streams = k, false
 	if cap(o.buf) == 0 || cap(o.buf) > outputKeepMax {
 		o.buf = make([]byte, headRoom, headRoom+2048)
 		return
@@ -107,11 +138,23 @@ func (b *Back) start(c *conn, k *call, p []byte, n int) (int, step) {
 		return b.reply(c, k, p, n)
 	}
 	if !k.req.Chunked {
-		if need := n + int(max(k.req.ContentLength, 0)); need <= len(p) {
-			return b.launch(c, k, p, n, need)
+		length := max(k.req.ContentLength, 0)
+		if int64(len(p)-n) >= length {
+			return b.launch(c, k, p, n, n+int(length))
+		}
+		if length > bodyBufferMax {
+			return b.launchStream(c, k, p, n)
 		}
 	}
-	return 0, b.startBody(c, k, p, n)
+	s := b.startBody(c, k, p, n)
+	if s != stepNext {
+		return 0, s
+	}
+	// A chunked body that was here whole, and its request was answered without
+	// the function.
+	left := len(c.in) - c.used
+	b.drop(c)
+	return len(p) - left, s
 }
 
 // startBody keeps what is here of a request whose body is not, or is chunked.
@@ -135,16 +178,22 @@ func (b *Back) startBody(c *conn, k *call, p []byte, n int) step {
 			return s
 		}
 	}
-	if expect {
-		if _, errno := sys.Write(c.fd, continueAnswer); errno != 0 && errno != syscall.EAGAIN {
-			b.putCall(k)
-			b.end(c)
-			return stepWait
-		}
+	if expect && !b.sayContinue(c) {
+		c.call = nil
+		b.putCall(k)
+		b.end(c)
+		return stepWait
 	}
 	b.wheel.set(c, b.after(b.timer.Body), b.now)
 	_ = b.rearm(c)
 	return stepWait
+}
+
+// sayContinue asks for the body. False: the client is gone. A full socket
+// buffer has room enough for nothing, and its client waits a while and sends.
+func (b *Back) sayContinue(c *conn) bool {
+	n, errno := sys.Write(c.fd, continueAnswer)
+	return errno == syscall.EAGAIN || errno == 0 && n == len(continueAnswer)
 }
 
 var continueAnswer = []byte("HTTP/1.1 100 Continue\r\n\r\n")
@@ -155,10 +204,15 @@ func (k *call) reparse(p []byte) {
 	if o, _, _ := httpparse.ParseHead(&k.req, p); o != httpparse.Complete {
 		panic("reactor: a head parsed differently the second time")
 	}
+	k.rematch()
 }
 
 // onBodyRead reads on in a body.
 func (b *Back) onBodyRead(c *conn) error {
+	if c.bodyOpen {
+		b.readFlow(c)
+		return nil
+	}
 	k := c.call
 	for read := 0; read < bodyReadMax; {
 		to := b.scratch.in
@@ -227,6 +281,8 @@ func (b *Back) decodeBody(c *conn, k *call, p []byte) (s step, done bool) {
 			c.in = append(c.in[:k.run.headLen], p...)
 			k.reparse(c.in[:k.run.headLen])
 			return b.launchKept(c, k, k.run.headLen), true
+		case len(k.run.body) > bodyBufferMax:
+			return b.launchDecoded(c, k, p), true
 		case n == 0:
 			return stepWait, false
 		}
@@ -309,10 +365,19 @@ func (b *Back) launch(c *conn, k *call, p []byte, n, end int) (int, step) {
 // prepare fills k's invocation.
 func (b *Back) prepare(k *call, body []byte) {
 	r := &k.run
-	r.out.reset()
+	r.out.reset(k)
+	if !r.flowNew {
+		r.flow.reset(b, k)
+		r.flowNew = true
+	}
 	r.cancelIt.Store(false)
 	r.promoted = nil
-	r.env.begin(k, len(body))
+	r.over, r.ending, r.broken, r.badHead, r.spare = false, false, 0, 0, nil
+	size := int64(len(body))
+	if k.conn.bodyOpen {
+		size = k.req.ContentLength
+	}
+	r.env.begin(k, size)
 	r.result = runtime.Result{}
 	inv := &r.inv
 	inv.RequestID = k.id[:k.idLen]
@@ -340,7 +405,11 @@ func (r *run) promoteFunc(b *Back, c *conn, k *call, rest []byte) func() {
 // promote runs on the loop's goroutine, inside a function's check. When it
 // returns, this goroutine owns the call and its scratch, and nothing else.
 func (b *Back) promote(k *call) {
+	if k.run.promoted != nil {
+		return // by the executor, and by its output
+	}
 	b.counters.Promoted.Add(1)
+	k.run.flowNew = false
 	c := k.promoteConn
 	c.in = nil
 	b.keep(c, k.promoteRest)
@@ -372,9 +441,13 @@ func (b *Back) runBeside(c *conn, k *call, body []byte) {
 	}
 	f := k.run.function
 	b.prepare(k, body)
+	k.run.flowNew = false
+	if c.bodyOpen {
+		k.run.inv.More = &k.run.flow
+	}
 	// A client that hangs up is noticed while the function runs.
-	if err := b.arm(c); err != nil {
-		b.log.Warn("a hang-up will not be noticed", "err", err)
+	if !c.armed {
+		b.watchFor(c, true, false)
 	}
 	switch {
 	case f.loaded != nil:
@@ -424,19 +497,40 @@ func (b *Back) finishAll() {
 	f.mu.Lock()
 	calls := f.calls
 	f.calls = f.spare[:0]
+	kicks := f.kicks
+	f.kicks = f.spareKicks[:0]
 	f.mu.Unlock()
+	for i, k := range kicks {
+		kicks[i] = nil
+		b.onKick(k)
+	}
 	for i, k := range calls {
 		calls[i] = nil
 		b.finishOne(k)
 	}
 	f.mu.Lock()
-	f.spare = calls[:0]
+	f.spare, f.spareKicks = calls[:0], kicks[:0]
 	f.mu.Unlock()
+}
+
+// kick has the loop look at a call that runs beside it. False: the loop has
+// stopped.
+func (b *Back) kick(k *call) bool {
+	f := &b.finished
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.closed {
+		return false
+	}
+	f.kicks = append(f.kicks, k)
+	if len(f.kicks) == 1 {
+		sys.EventfdSignal(b.wakefd)
+	}
+	return true
 }
 
 func (b *Back) finishOne(k *call) {
 	c := k.conn
-	c.call = nil
 	b.leave(k)
 	if s := k.run.promoted; s != nil {
 		k.run.promoted = nil
@@ -445,16 +539,32 @@ func (b *Back) finishOne(k *call) {
 		}
 	}
 	if c.hungUp {
+		c.call = nil
 		b.putCall(k)
 		b.end(c)
 		b.stopWhenEmpty()
 		return
 	}
+	if c.phase == phaseStream {
+		b.finishStream(c, k)
+		return
+	}
+	c.call = nil
 	c.phase = phaseHead
+	if p, ok := k.run.flow.untake(); ok {
+		// It ended before the loop came to send anything.
+		k.run.out.buf = append(make([]byte, headRoom, headRoom+len(p)), p...)
+	}
+	b.closeBody(c)
 	s := b.respond(c, k, c.in[c.used:])
 	b.putCall(k)
-	// Not on this stack: what comes next may want to be promoted, and more
-	// calls wait to be finished here.
+	b.proceedLater(c, s)
+}
+
+// proceedLater goes on with a connection where nothing may be promoted: what
+// comes next may want to be, and more than this event depends on this
+// goroutine.
+func (b *Back) proceedLater(c *conn, s step) {
 	inline := b.noInline
 	b.noInline = true
 	if err := b.proceed(c, s); err != nil {
@@ -479,7 +589,7 @@ func (b *Back) leave(k *call) {
 		b.self.AddErrors(1)
 	}
 	b.running--
-	if b.answered++; b.answered%heartbeatRequests == 0 {
+	if b.replies++; b.replies%heartbeatRequests == 0 {
 		// One batch of events can hold thousands of pipelined requests, and the
 		// tick is behind them: the loop turns all the same.
 		b.self.SetHeartbeat(sys.ClockMonotonic() / int64(time.Millisecond))

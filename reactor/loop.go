@@ -356,18 +356,6 @@ func (l *loop) register(c *conn) {
 	}
 }
 
-// arm asks the poller to announce when c is readable, once per connection.
-func (l *loop) arm(c *conn) error {
-	if c.armed {
-		return nil
-	}
-	if err := l.poller.AddRead(&netpoll.PollAttachment{FD: c.fd}, false); err != nil {
-		return fmt.Errorf("arm connection: %w", err)
-	}
-	c.armed = true
-	return nil
-}
-
 // unregister gives c's descriptor up without closing it: it leaves the poller
 // first, because epoll watches the description and not the number.
 func (l *loop) unregister(c *conn) {

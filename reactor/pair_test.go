@@ -38,6 +38,25 @@ func echo(inv *runtime.Invocation) runtime.Result {
 	if _, err := inv.Stdout.Write(inv.Body); err != nil {
 		return runtime.Result{Reason: runtime.OutputLimit}
 	}
+	if inv.More != nil {
+		if _, err := io.Copy(struct{ io.Writer }{inv.Stdout}, inv.More); err != nil {
+			return runtime.Result{Reason: runtime.Cancelled}
+		}
+	}
+	return runtime.Result{}
+}
+
+// sink reads its body to the end and says how long it was.
+func sink(inv *runtime.Invocation) runtime.Result {
+	n := int64(len(inv.Body))
+	if inv.More != nil {
+		more, err := io.Copy(io.Discard, inv.More)
+		if err != nil {
+			return runtime.Result{Reason: runtime.Cancelled}
+		}
+		n += more
+	}
+	_, _ = fmt.Fprintf(inv.Stdout, "[%d]", n)
 	return runtime.Result{}
 }
 
@@ -97,7 +116,8 @@ func newPairWith(t testing.TB, o pairOptions) *pair {
 	}
 	p.fakes["echo"] = &fake{run: echo, inline: true}
 	p.fakes["beside"] = &fake{run: echo}
-	handlers := map[string]string{"ANY:/echo": "echo", "ANY:/beside": "beside", "GET:/get": "echo", "ANY:/absent": "absent"}
+	p.fakes["sink"] = &fake{run: sink, inline: true}
+	handlers := map[string]string{"ANY:/echo": "echo", "ANY:/beside": "beside", "ANY:/sink": "sink", "GET:/get": "echo", "ANY:/absent": "absent"}
 	for name, f := range o.fakes {
 		p.fakes[name] = f
 		handlers["ANY:/"+name] = name

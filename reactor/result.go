@@ -12,7 +12,14 @@ func (b *Back) respond(c *conn, k *call, rest []byte) step {
 	if b.draining {
 		c.closing = true // it began before the drain did
 	}
+	if k.run.broken != 0 {
+		b.refuseBegun(c, k, k.run.broken)
+		return stepWait
+	}
 	out := &k.run.out
+	if k.run.badHead != 0 {
+		return b.respondBadHead(c, k, rest, k.run.badHead)
+	}
 	if k.run.result.Reason != runtime.OK {
 		return b.respondFailed(c, k, rest)
 	}
