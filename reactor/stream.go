@@ -53,10 +53,9 @@ func (b *Back) launchDecoded(c *conn, k *call, p []byte) step {
 	c.call = nil
 	c.phase = phaseHead
 	c.used = len(c.in)
-	s, ok := b.admit(c, k)
-	if !ok {
+	if _, ok := b.admit(c, k); !ok {
 		c.closing, c.lingering = true, true
-		s = b.replyTo(c, k, nil)
+		s := b.replyTo(c, k, nil)
 		b.putCall(k)
 		return s
 	}
