@@ -219,9 +219,6 @@ func (g *gateway) open(ctx context.Context) error {
 		return fmt.Errorf("make the board: %w", err)
 	}
 	g.publisher = g.newPublisher()
-	if err := portFree(g.cfg.Listen); err != nil {
-		return err
-	}
 	// The port is bound early, for that it is taken is the likeliest reason not
 	// to start; nothing is accepted on it before openPort.
 	g.front, err = reactor.NewFront(reactor.FrontConfig{
@@ -383,18 +380,6 @@ func (g *gateway) release() error {
 		g.log.Info("stopped", "after", time.Since(g.started).Round(time.Millisecond).String())
 	}
 	return errors.Join(errs...)
-}
-
-// portFree says who else would share the port: the loops' sockets are bound
-// with SO_REUSEPORT, which another server of this user could do too, and the
-// kernel would deal clients out to both. One without it is refused by either.
-func portFree(listen netip.AddrPort) error {
-	n, err := sys.ListenTCP(listen, sys.ListenOptions{})
-	if err != nil {
-		return fmt.Errorf("listen on %s: %w", listen, err)
-	}
-	sys.CloseRaw(n)
-	return nil
 }
 
 // connections is how many connections may be open.
