@@ -17,7 +17,7 @@ DATA = $${BATON_DATA:-./data}
 
 # The demo functions: one WASI module, embedded into the binary.
 DEMO := cmd/baton/bundled/demo.wasm
-DEMO_SOURCES := $(filter-out %_test.go,$(wildcard examples/demo/*.go deploy/gobuild*.go \
+DEMO_SOURCES := $(filter-out %_test.go,$(wildcard examples/demo/*.go deploy/gomodule/*.go \
 	runtime/wasm/gowrap/*.go internal/tools/gomodule/*.go))
 
 # With the race detector. The WebAssembly specification's suite is left out: it

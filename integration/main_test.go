@@ -12,7 +12,7 @@ import (
 	"testing"
 	"time"
 
-	"baton/deploy"
+	"baton/deploy/gomodule"
 	"baton/internal/testenv"
 	"baton/route/sqlite"
 )
@@ -42,7 +42,7 @@ func probeModule(t testing.TB) string {
 	probe.once.Do(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 		defer cancel()
-		probe.err = deploy.GoModule{Source: "testdata/probe", Output: probe.path}.Build(ctx)
+		probe.err = gomodule.Module{Source: "testdata/probe", Output: probe.path}.Build(ctx)
 	})
 	if probe.err != nil {
 		t.Fatal(probe.err)

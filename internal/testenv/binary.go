@@ -14,7 +14,7 @@ import (
 	"testing"
 	"time"
 
-	"baton/deploy"
+	"baton/deploy/gomodule"
 )
 
 // buildTimeout bounds the build of the binary under test: on two cores with an
@@ -82,7 +82,7 @@ func buildBinary(ctx context.Context, root string) (name string, err error) {
 		if err := os.MkdirAll(filepath.Dir(demo), 0o755); err != nil {
 			return "", err
 		}
-		if err := (deploy.GoModule{Source: source, Output: demo}).Build(ctx); err != nil {
+		if err := (gomodule.Module{Source: source, Output: demo}).Build(ctx); err != nil {
 			return "", err
 		}
 	}

@@ -11,7 +11,7 @@ import (
 	"os/signal"
 	"syscall"
 
-	"baton/deploy"
+	"baton/deploy/gomodule"
 )
 
 func main() {
@@ -20,7 +20,7 @@ func main() {
 		os.Exit(2)
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	err := deploy.GoModule{Source: os.Args[1], Output: os.Args[2]}.Build(ctx)
+	err := gomodule.Module{Source: os.Args[1], Output: os.Args[2]}.Build(ctx)
 	stop()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "gomodule:", err)

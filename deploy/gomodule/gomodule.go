@@ -1,4 +1,7 @@
-package deploy
+// Package gomodule compiles a folder of Go sources to a WASI module for the
+// build of baton itself and for its tests: trusted sources, the toolchain run
+// directly. What users deploy goes through package deploy/build.
+package gomodule
 
 import (
 	"bytes"
@@ -46,9 +49,9 @@ func (e *BuildError) Error() string {
 
 func (e *BuildError) Unwrap() error { return e.Err }
 
-// GoModule describes one compilation of Go sources to a WASI module: a reactor
+// Module describes one compilation of Go sources to a WASI module: a reactor
 // that exports `handle`, which calls the program's main.
-type GoModule struct {
+type Module struct {
 	// Source is the folder of a package main. It is only read. Without a go.mod
 	// it may use the standard library alone.
 	Source string
@@ -74,7 +77,7 @@ type GoModule struct {
 //
 // A *BuildError carries the compiler's words; ErrSourceTooLarge and errors of
 // the file system are returned wrapped.
-func (m GoModule) Build(ctx context.Context) (err error) {
+func (m Module) Build(ctx context.Context) (err error) {
 	goCommand := m.GoCommand
 	if goCommand == "" {
 		goCommand = "go"

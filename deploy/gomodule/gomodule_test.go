@@ -1,4 +1,4 @@
-package deploy
+package gomodule
 
 import (
 	"bytes"
@@ -38,7 +38,7 @@ func build(ctx context.Context, t *testing.T, dir string) (module []byte, err er
 	temp, out := t.TempDir(), t.TempDir()
 	t.Setenv("TMPDIR", temp)
 	output := filepath.Join(out, "module.wasm")
-	err = GoModule{Source: dir, Output: output}.Build(ctx)
+	err = Module{Source: dir, Output: output}.Build(ctx)
 	if left, _ := os.ReadDir(temp); len(left) > 0 {
 		t.Errorf("the build left %v behind", left)
 	}
