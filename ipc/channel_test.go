@@ -2,7 +2,6 @@ package ipc_test
 
 import (
 	"errors"
-	"io"
 	"net"
 	"net/netip"
 	"os"
@@ -39,9 +38,7 @@ func TestAnEmptyMessageIsTheEnd(t *testing.T) {
 		t.Fatal(errno)
 	}
 	sys.CloseRaw(n)
-	if _, err := ipc.NewFrameReader().Read(b); err != io.EOF {
-		t.Errorf("Read = %v, want io.EOF", err)
-	}
+	expectEnd(t, readFrame(ipc.NewFrameReader(), b))
 	expectGone(t, gone)
 }
 

@@ -1,7 +1,9 @@
 package ipc_test
 
 import (
+	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"testing"
@@ -99,11 +101,33 @@ func watched(t testing.TB) (n int, gone func() bool) {
 	}
 }
 
+// expectGone waits until all are. A process that another test forks at this
+// moment holds a copy until it execs, so nobody may look once.
 func expectGone(t testing.TB, gone ...func() bool) {
 	t.Helper()
 	for i, f := range gone {
-		if !f() {
-			t.Errorf("descriptor %d is still open somewhere", i)
-		}
+		testenv.Until(t, fmt.Sprintf("descriptor %d is closed everywhere", i), f)
 	}
+}
+
+// expectEnd waits until read says io.EOF; until then it may say ErrAgain only:
+// see expectGone.
+func expectEnd(t testing.TB, read func() error) {
+	t.Helper()
+	testenv.Until(t, "the end of the channel is heard", func() bool {
+		err := read()
+		if err != io.EOF && !errors.Is(err, ipc.ErrAgain) {
+			t.Fatalf("at the end of the channel: %v, want io.EOF", err)
+		}
+		return err == io.EOF
+	})
+}
+
+// readFrame and readDonations are reads of which only the error matters.
+func readFrame(r *ipc.FrameReader, n int) func() error {
+	return func() error { _, err := r.Read(n); return err }
+}
+
+func readDonations(r *ipc.DonationReader, n int) func() error {
+	return func() error { _, err := r.Read(n); return err }
 }
