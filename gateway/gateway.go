@@ -35,8 +35,9 @@ const (
 
 	// filesReserve is how many descriptors are kept for everything but clients'
 	// connections: the database, logs, sockets of the control plane (256
-	// requests, two descriptors each while one is taken over), child processes.
-	filesReserve = 640
+	// requests, two descriptors each while one is taken over), connections above
+	// the limit that are being refused, child processes.
+	filesReserve = 704
 
 	// connsMin is the fewest connections worth serving. With fewer descriptors
 	// the process refuses to start.

@@ -109,3 +109,9 @@ func ValidFieldValue(b []byte) bool {
 	}
 	return valueRun(b, i) == len(b)
 }
+
+// ValidRequestID says whether b may be a request id: 1 to RequestIDBytesMax of
+// [A-Za-z0-9._-].
+func ValidRequestID(b []byte) bool {
+	return 0 < len(b) && len(b) <= RequestIDBytesMax && all(b, isID)
+}

@@ -88,7 +88,7 @@ func (r *Request) onRequestID(v []byte) {
 		return
 	}
 	r.seen |= seenRequestID
-	if 0 < len(v) && len(v) <= RequestIDBytesMax && all(v, isID) {
+	if ValidRequestID(v) {
 		r.RequestID = v
 	}
 }

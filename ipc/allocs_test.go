@@ -82,7 +82,7 @@ func TestHotFunctionsAllocateNothing(t *testing.T) {
 		}},
 		{"states of a connection", func() {
 			s := board.Conn(3)
-			s.SetRequestID(id)
+			s.SetRequest(id, false)
 			s.Store(ipc.MakeWord(s.Load().Generation()+1, 2, ipc.Running))
 			room = s.AppendRequestID(room[:0])
 		}},

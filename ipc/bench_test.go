@@ -135,7 +135,7 @@ func BenchmarkStates(b *testing.B) {
 	for b.Loop() {
 		s := board.Conn(3)
 		s.Store(ipc.MakeWord(1, 0, ipc.Reading))
-		s.SetRequestID(id)
+		s.SetRequest(id, false)
 		s.Store(ipc.MakeWord(1, 0, ipc.Running))
 		s.Store(ipc.MakeWord(1, 0, ipc.Responding))
 		s.Store(ipc.MakeWord(1, 0, ipc.Idle))

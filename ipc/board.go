@@ -13,7 +13,7 @@ import (
 const (
 	// boardMagic opens a board and names its layout: another layout, another
 	// number. "batonBD" and a version.
-	boardMagic = uint64('b') | 'a'<<8 | 't'<<16 | 'o'<<24 | 'n'<<32 | 'B'<<40 | 'D'<<48 | 1<<56
+	boardMagic = uint64('b') | 'a'<<8 | 't'<<16 | 'o'<<24 | 'n'<<32 | 'B'<<40 | 'D'<<48 | 2<<56
 
 	// ConnSlotBytes, WorkerSlotBytes and CellBytes are the sizes of the parts.
 	ConnSlotBytes   = 256

@@ -60,7 +60,7 @@ func TestBoardIsShared(t *testing.T) {
 	for i := range uint32(3) {
 		w := ipc.MakeWord(i+1, int(i), ipc.Running)
 		here.Conn(i).Store(w)
-		here.Conn(i).SetRequestID(fmt.Appendf(nil, "id-%d", i))
+		here.Conn(i).SetRequest(fmt.Appendf(nil, "id-%d", i), false)
 		if got := there.Conn(i).Load(); got != w {
 			t.Errorf("conn %d: %v, want %v", i, got, w)
 		}
@@ -116,7 +116,7 @@ func TestBoardLayout(t *testing.T) {
 		}
 	}
 	b.Conn(99).Store(ipc.MakeWord(0xabcdef01, 0x1234, ipc.Idle))
-	b.Conn(99).SetRequestID([]byte("12345678"))
+	b.Conn(99).SetRequest([]byte("12345678"), false)
 	slot := conns + 99*256
 	expect("word", slot, 0xabcdef01_1234_0006, 8)
 	expect("length of the id", slot+8, 8, 4)
@@ -335,14 +335,14 @@ func TestRequestIDIsCut(t *testing.T) {
 	t.Parallel()
 	b := newBoard(t, ipc.BoardOptions{Conns: 2, Workers: 1, Cells: 1})
 	long := bytes.Repeat([]byte("x"), 200)
-	b.Conn(0).SetRequestID(long)
+	b.Conn(0).SetRequest(long, false)
 	if got := b.Conn(0).AppendRequestID(nil); !bytes.Equal(got, long[:128]) {
 		t.Errorf("%d bytes, want 128", len(got))
 	}
 	if w := b.Conn(1).Load(); w != 0 {
 		t.Errorf("the next slot is %v", w)
 	}
-	b.Conn(0).SetRequestID(nil)
+	b.Conn(0).SetRequest(nil, false)
 	if got := b.Conn(0).AppendRequestID(nil); len(got) != 0 {
 		t.Errorf("%q, want none", got)
 	}
@@ -404,7 +404,7 @@ func TestHandOverHammer(t *testing.T) {
 			if id = s.AppendRequestID(id[:0]); string(id) != strings.Repeat(string(rune('a'+g%26)), int(g%128)) {
 				t.Errorf("generation %d came with the request id %q", g, id)
 			}
-			s.SetRequestID(bytes.Repeat([]byte{'a' + byte((g+1)%26)}, int((g+1)%128)))
+			s.SetRequest(bytes.Repeat([]byte{'a' + byte((g+1)%26)}, int((g+1)%128)), false)
 			s.Store(ipc.MakeWord(g+1, 0, next))
 		}
 	}

@@ -535,7 +535,7 @@ func childServe() error {
 					}
 					line += string(b[:n])
 				}
-				s.SetRequestID(fmt.Appendf(nil, "request-of-%d", d.Slot))
+				s.SetRequest(fmt.Appendf(nil, "request-of-%d", d.Slot), false)
 				s.Store(ipc.MakeWord(d.Generation, 1, ipc.Running))
 				answer := d.Peer.Addr().String() + ": " + line
 				s.Store(ipc.MakeWord(d.Generation, 1, ipc.Responding))

@@ -12,7 +12,7 @@ const RequestIDBytesMax = 128
 //
 //	0    8    word, see Word
 //	8    4    length of the request id
-//	12   4    zero
+//	12   4    1: the request's method is HEAD; 0: another
 //	16   128  request id
 //	144  112  zero
 //
@@ -23,7 +23,7 @@ const RequestIDBytesMax = 128
 type ConnSlot struct {
 	word  atomic.Uint64
 	idLen atomic.Uint32
-	_     [4]byte
+	head  atomic.Uint32
 	id    [RequestIDBytesMax]byte
 	_     [112]byte
 }
@@ -34,12 +34,24 @@ func (s *ConnSlot) Load() Word { return Word(s.word.Load()) }
 // Store sets the word, before the act that its state names.
 func (s *ConnSlot) Store(w Word) { s.word.Store(uint64(w)) }
 
-// SetRequestID keeps the id of the request that is about to run: call it before
+// SetRequest keeps what an answer to the request that is about to run needs when
+// its worker dies: its id, and whether it goes without a body. Call it before
 // Store of Running. What is longer than RequestIDBytesMax is cut. Only the
 // owner, while the state is Reading.
-func (s *ConnSlot) SetRequestID(id []byte) {
+func (s *ConnSlot) SetRequest(id []byte, head bool) {
 	s.idLen.Store(uint32(copy(s.id[:], id)))
+	flag := uint32(0)
+	if head {
+		flag = 1
+	}
+	if s.head.Load() != flag {
+		s.head.Store(flag)
+	}
 }
+
+// RequestIsHead says whether the last SetRequest was for HEAD. Who may ask: see
+// AppendRequestID.
+func (s *ConnSlot) RequestIsHead() bool { return s.head.Load() == 1 }
 
 // AppendRequestID appends the id that was last set. It is the owner's to read,
 // or the gateway's once the owner is dead. The memory is foreign: the bytes may

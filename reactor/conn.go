@@ -70,6 +70,7 @@ type conn struct {
 	muted            bool // … edge-triggered, so that unread bytes do not spin
 	closing          bool // ends after the current answer
 	lingering        bool // … after a bounded drain, because more may arrive
+	over             bool // above FrontConfig.ConnsMax: only to be refused
 	inHead           bool // the first bytes of a head are here, the last is not
 	halfClosed       bool // the client has sent its FIN while its function runs
 	hungUp           bool // the client is gone; an answer has no reader

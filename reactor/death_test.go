@@ -124,7 +124,7 @@ func TestLostWorker(t *testing.T) {
 		}, closed},
 		{"running: 502 with the request's id", func(t *testing.T, w *scripted, _ *testenv.Conn) {
 			d := w.take()
-			w.p.board.Conn(d.Slot).SetRequestID([]byte("running-1"))
+			w.p.board.Conn(d.Slot).SetRequest([]byte("running-1"), false)
 			w.set(d, ipc.Running)
 		}, func(t *testing.T, c *testenv.Conn) {
 			r := c.Response(t)

@@ -34,6 +34,7 @@ const (
 	reasonNoWorker         = "no_worker"
 	reasonStarting         = "starting"
 	reasonWorkerLost       = "worker_lost"
+	reasonTooManyClients   = "too_many_clients"
 )
 
 // decide finds what k's request is for. It is the one place where a request

@@ -31,6 +31,11 @@ const (
 	// controlMax bounds the control requests that run at one time; beyond it
 	// the answer is 503.
 	controlMax = 256
+
+	// overLingerMax bounds the connections above ConnsMax that are kept until
+	// their clients have seen the refusal; one more is closed at once, and its
+	// client may see a reset in place of the answer.
+	overLingerMax = 64
 )
 
 // FrontConfig describes the gateway's side. All fields without a note must be
@@ -43,7 +48,8 @@ type FrontConfig struct {
 
 	// ConnsMax bounds the connections that are open at one time, donated ones
 	// included; one more is answered 503 and closed. It must stay below the
-	// limit on open files by what the rest of the process needs, and is at most
+	// limit on open files by what the rest of the process needs, and by
+	// overLingerMax; it is at most
 	// the number of the board's connection slots.
 	ConnsMax int
 
@@ -92,6 +98,7 @@ type Front struct {
 	returns  *returnsLoop
 
 	open     atomic.Int64 // connections, donated ones included
+	over     atomic.Int64 // connections above ConnsMax that are being refused
 	controls atomic.Int64 // control requests that run
 	ready    atomic.Int64 // workers that are picked
 	draining atomic.Bool
@@ -371,10 +378,7 @@ func (l *frontLoop) accept(most int) error {
 		l.counters.Accepted.Add(1)
 		if l.front.open.Add(1) > int64(l.front.cfg.ConnsMax) {
 			l.front.open.Add(-1)
-			l.counters.OverLimit.Add(1)
-			_, _ = sys.Write(n, overLimitAnswer)
-			_ = sys.Shutdown(n, syscall.SHUT_RDWR)
-			sys.CloseRaw(n)
+			l.refuseOver(n, peer)
 			continue
 		}
 		c := l.newConn(n, peer)
@@ -384,11 +388,22 @@ func (l *frontLoop) accept(most int) error {
 	return nil
 }
 
-// overLimitAnswer is the last resort when connectionsMax is reached: it needs
-// neither a struct nor a parse.
-var overLimitAnswer = []byte("HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nX-Baton-Error: gateway\r\n" +
-	"Retry-After: 1\r\nConnection: close\r\nContent-Length: 91\r\n\r\n" +
-	`{"error":"too many connections are open","component":"gateway","reason":"too_many_clients"}`)
+// refuseOver answers a connection that is one too many, before its request is
+// read, and ends it. It is not counted as open. As long as there are few of
+// them its client may send on until it has seen the answer.
+func (l *frontLoop) refuseOver(n int, peer sys.Peer) {
+	l.counters.OverLimit.Add(1)
+	k := l.call
+	k.parseKept(nil)
+	c := l.newConn(n, peer)
+	c.over = true
+	k.begin(&l.loop, c)
+	c.closing, c.lingering = true, l.front.over.Add(1) <= overLingerMax
+	k.extra = append(k.extra[:0], "Retry-After: 1\r\n"...)
+	p := k.appendError(l.scratch.out[:0], 503, componentGateway, reasonTooManyClients, "too many connections are open", k.extra)
+	l.scratch.out = p[:0]
+	l.write(c, p, nil)
+}
 
 // onRequest donates the connection whose request is a function's, and answers
 // what needs none.
@@ -469,9 +484,15 @@ func (g *gatewayLoop) onStream(*conn, netpoll.IOEvent) error {
 	panic("reactor: the gateway streams no answer")
 }
 func (g *gatewayLoop) onBoundary(*conn) bool { return true }
-func (g *gatewayLoop) onEnd(*conn)           { g.front.open.Add(-1) }
-func (g *gatewayLoop) onHangup(*conn)        { panic("reactor: the gateway runs nothing") }
-func (g *gatewayLoop) onExpire(*conn)        { panic("reactor: a gateway connection in a worker's phase") }
+func (g *gatewayLoop) onEnd(c *conn) {
+	if c.over {
+		g.front.over.Add(-1)
+		return
+	}
+	g.front.open.Add(-1)
+}
+func (g *gatewayLoop) onHangup(*conn) { panic("reactor: the gateway runs nothing") }
+func (g *gatewayLoop) onExpire(*conn) { panic("reactor: a gateway connection in a worker's phase") }
 
 // takeOver gives the connection to the control plane.
 func (g *gatewayLoop) takeOver(c *conn, k *call, b []byte, n int) (int, step) {

@@ -326,7 +326,7 @@ func (b *Back) admit(c *conn, k *call) (step, bool) {
 		return stepNext, false
 	}
 	k.begin(&b.loop, c)
-	b.board.Conn(c.slot).SetRequestID(k.id[:k.idLen])
+	b.board.Conn(c.slot).SetRequest(k.id[:k.idLen], len(k.req.Method) == len("HEAD") && string(k.req.Method) == "HEAD")
 	b.setState(c, ipc.Running)
 	b.self.AddInflight(1)
 	b.running++

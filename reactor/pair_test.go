@@ -2,6 +2,7 @@ package reactor
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -87,6 +88,7 @@ type backProcess struct {
 // pairOptions: zero fields are as newPair has them.
 type pairOptions struct {
 	loops, workers, conns int
+	connsMax              int // 0: 256, or conns
 	slots                 int // of the board, for workers; 0: workers
 	sendBuffer            int // of a scripted worker's donation sockets
 	maxBody               int
@@ -126,7 +128,7 @@ func newPairWith(t testing.TB, o pairOptions) *pair {
 	p.publish(1, handlers)
 	ready := make(chan int, workers)
 	p.front, err = NewFront(FrontConfig{
-		Listen: netip.MustParseAddrPort("127.0.0.1:0"), Loops: loops, Board: p.board, Table: p.table, ConnsMax: max(o.conns, 256),
+		Listen: netip.MustParseAddrPort("127.0.0.1:0"), Loops: loops, Board: p.board, Table: p.table, ConnsMax: cmp.Or(o.connsMax, max(o.conns, 256)),
 		Control:   p.control,
 		OnReady:   func(worker int, _ uint64) { ready <- worker },
 		OnApplied: func(_ int, a ipc.Applied) { p.applied <- a },

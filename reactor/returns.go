@@ -8,6 +8,7 @@ import (
 
 	"github.com/panjf2000/gnet/v2/pkg/netpoll"
 
+	"baton/httpparse"
 	"baton/internal/fd"
 	"baton/internal/sys"
 	"baton/ipc"
@@ -397,8 +398,14 @@ func (r *returnsLoop) answerLost(slot uint32) {
 	c := r.newConn(int(e.fd.Swap(-1)), e.peer)
 	k.req.KeepAlive = false
 	k.begin(&r.loop, c)
-	if id := r.board.Conn(slot).AppendRequestID(k.id[:0]); len(id) > 0 && len(id) <= requestIDBytesMax {
-		k.idLen = len(id)
+	// What a worker wrote may be anything.
+	var id [ipc.RequestIDBytesMax]byte
+	s := r.board.Conn(slot)
+	if id := s.AppendRequestID(id[:0]); httpparse.ValidRequestID(id) {
+		k.idLen = copy(k.id[:], id)
+	}
+	if s.RequestIsHead() {
+		k.req.Method = methodHead
 	}
 	g.release(slot)
 	c.closing, c.lingering = true, true
@@ -407,6 +414,8 @@ func (r *returnsLoop) answerLost(slot uint32) {
 	r.scratch.out = p[:0]
 	r.write(c, p, nil)
 }
+
+var methodHead = []byte("HEAD")
 
 func (d *dispatcher) detachAll() {
 	for id := range d.donors {
