@@ -102,7 +102,7 @@ func TestBoardLayout(t *testing.T) {
 	if want := cells + 4*row; int(size) != want {
 		t.Fatalf("%d bytes, want %d", size, want)
 	}
-	if string(mem[:8]) != "batonBD\x01" {
+	if string(mem[:8]) != "batonBD\x02" {
 		t.Errorf("magic %q", mem[:8])
 	}
 	expect := func(what string, offset int, want uint64, bytes int) {
@@ -116,10 +116,11 @@ func TestBoardLayout(t *testing.T) {
 		}
 	}
 	b.Conn(99).Store(ipc.MakeWord(0xabcdef01, 0x1234, ipc.Idle))
-	b.Conn(99).SetRequest([]byte("12345678"), false)
+	b.Conn(99).SetRequest([]byte("12345678"), true)
 	slot := conns + 99*256
 	expect("word", slot, 0xabcdef01_1234_0006, 8)
 	expect("length of the id", slot+8, 8, 4)
+	expect("HEAD", slot+12, 1, 4)
 	expect("id", slot+16, binary.NativeEndian.Uint64([]byte("12345678")), 8)
 	w := b.Worker(2)
 	w.AddDonated(1)
