@@ -88,6 +88,9 @@ type Config struct {
 	Isolation []control.Layer
 	// Debug has workers log everything.
 	Debug bool
+	// LogBytes is what the logs of all functions take together on the disk; zero:
+	// 256 MiB, the least is 1 MiB. Too small: history is short.
+	LogBytes int64
 
 	// Stdout takes the opening message; nil: none.
 	Stdout io.Writer
@@ -423,6 +426,7 @@ func (g *gateway) newSupervisor() *supervisor {
 		argv: g.cfg.Worker, output: int(g.cfg.WorkerOutput.Fd()), stall: g.cfg.Stall, log: g.log,
 		config: workerConfig{
 			Data: g.data.path, Drain: g.cfg.Drain, Metrics: g.data.inRun(metricsName), Debug: g.cfg.Debug,
+			LogBytes: g.cfg.LogBytes,
 		},
 	})
 }

@@ -71,11 +71,12 @@ type supervisorConfig struct {
 // workerConfig is what a worker is told first, as JSON in the Hello frame:
 // package worker's Config.
 type workerConfig struct {
-	Worker  int           `json:"worker"`
-	Data    string        `json:"data"`
-	Drain   time.Duration `json:"drain"`
-	Metrics string        `json:"metrics"`
-	Debug   bool          `json:"debug,omitempty"`
+	Worker   int           `json:"worker"`
+	Data     string        `json:"data"`
+	Drain    time.Duration `json:"drain"`
+	Metrics  string        `json:"metrics"`
+	Debug    bool          `json:"debug,omitempty"`
+	LogBytes int64         `json:"logBytes,omitempty"`
 }
 
 // States of a worker slot, as `baton status` shows them.

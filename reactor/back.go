@@ -47,9 +47,13 @@ type BackConfig struct {
 	// Load makes a function runnable. Called beside the loop, for one function
 	// at a time by one goroutine, but for several at once.
 	Load func(ctx context.Context, f *route.Function) (runtime.Loaded, error)
-	// Log takes what a function writes to stderr; any goroutine may call it, and
-	// it must not block. p dies with the call.
+	// Log takes what a function writes to stderr, in whole lines but for a last
+	// one without an end; any goroutine may call it, and it must not block. p
+	// dies with the call.
 	Log func(f *route.Function, requestID, p []byte)
+	// Failed takes an invocation that did not succeed; nil: nobody does. Called
+	// on the loop: it must not block.
+	Failed func(f *route.Function, requestID []byte, failure Failure)
 	// OnChange is called on the loop after a new table was published here.
 	OnChange func(t *route.Table)
 

@@ -44,6 +44,7 @@ type run struct {
 	result   runtime.Result
 	function *function
 	log      logWriter
+	started  int64 // loop clock
 	env      environ
 	out      output
 	body     []byte // a chunked body, decoded
@@ -69,18 +70,6 @@ type run struct {
 func (r *run) cancel() {
 	r.cancelIt.Store(true)
 	r.flow.end(errClientLeft)
-}
-
-// logWriter is a function's stderr.
-type logWriter struct {
-	back *Back
-	k    *call
-}
-
-// Write implements io.Writer.
-func (w *logWriter) Write(p []byte) (int, error) {
-	w.back.cfg.Log(w.k.fn, w.k.id[:w.k.idLen], p)
-	return len(p), nil
 }
 
 // output gathers a response behind headRoom bytes of space for its head, and
@@ -326,6 +315,7 @@ func (b *Back) admit(c *conn, k *call) (step, bool) {
 		return stepNext, false
 	}
 	k.begin(&b.loop, c)
+	k.run.started = b.now
 	b.board.Conn(c.slot).SetRequest(k.id[:k.idLen], len(k.req.Method) == len("HEAD") && string(k.req.Method) == "HEAD")
 	b.setState(c, ipc.Running)
 	b.self.AddInflight(1)
@@ -384,7 +374,7 @@ func (b *Back) prepare(k *call, body []byte) {
 	inv.Body, inv.More = body, nil
 	inv.Env = &r.env
 	inv.Stdout = &r.out
-	r.log = logWriter{b, k}
+	r.log = logWriter{b, k, r.log.part[:0]}
 	inv.Stderr = &r.log
 	inv.Deadline = time.Time{}
 	inv.Cancel = &r.cancelIt
@@ -579,6 +569,7 @@ func (b *Back) proceedLater(c *conn, s step) {
 // leave takes the request out of the limits.
 func (b *Back) leave(k *call) {
 	failed := k.run.result.Reason != runtime.OK
+	b.logEnd(k)
 	b.board.Leave(b.cfg.Worker, k.fn.Cell)
 	cell := b.board.Cell(b.cfg.Worker, k.fn.Cell)
 	cell.AddRequests(1)

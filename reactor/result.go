@@ -106,6 +106,7 @@ func (b *Back) respondFailed(c *conn, k *call, rest []byte) step {
 	switch reason {
 	case runtime.OK:
 		reason, status = runtime.Exit, 502 // exit code 0, but no output
+		b.logFailure(k, failedReason(r), status)
 	case runtime.Unavailable, runtime.NotPrepared, runtime.Internal, runtime.Cancelled:
 		component = componentWorker
 		if reason == runtime.Cancelled {
@@ -159,6 +160,7 @@ func failedReason(r *runtime.Result) string {
 
 // respondBadHead answers for a function whose CGI header block is refused.
 func (b *Back) respondBadHead(c *conn, k *call, rest []byte, why httpparse.CGIReason) step {
+	b.logFailure(k, why.String(), 502)
 	p := k.appendError(b.scratch.out[:0], 502, componentFunction, why.String(), "the function's header block is not valid", nil)
 	b.scratch.out = p[:0]
 	return b.write(c, p, rest)

@@ -41,6 +41,8 @@ type Config struct {
 	Metrics string        `json:"metrics"`          // path of the collector's datagram socket
 	Period  time.Duration `json:"period,omitempty"` // between two metrics; zero: periodDefault
 	Debug   bool          `json:"debug,omitempty"`
+
+	LogBytes int64 `json:"logBytes,omitempty"` // what all functions' logs take together; zero: the default
 }
 
 // Run is the worker process. It returns when the worker has drained or was
@@ -63,7 +65,7 @@ func Run(newLogger func(debug bool) *slog.Logger) error {
 		return fmt.Errorf("map the board: %w", err)
 	}
 	defer func() { _ = board.Close() }()
-	logs, err := openLogs(filepath.Join(cfg.Data, "logs"), cfg.Worker)
+	logs, err := openLogs(cfg, board.Workers())
 	if err != nil {
 		return err
 	}
@@ -80,7 +82,7 @@ func Run(newLogger func(debug bool) *slog.Logger) error {
 	w := &worker{cfg: cfg, executor: executor}
 	w.back, err = reactor.NewBack(reactor.BackConfig{
 		Worker: cfg.Worker, Board: board, Control: control, Donations: donations, Table: &table,
-		Load: w.load, Log: logs.Write, OnChange: w.onChange, Drain: cfg.Drain, Logger: log,
+		Load: w.load, Log: logs.line, Failed: logs.failed, OnChange: w.onChange, Drain: cfg.Drain, Logger: log,
 	})
 	if err != nil {
 		return fmt.Errorf("start the event loop: %w", err)
