@@ -1,0 +1,250 @@
+package build
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"baton/runtime/wasm/gowrap"
+)
+
+const (
+	goPackages  = "golang-go"
+	goMinorMin  = 24 // the first 1.x with go:wasmexport
+	goMissing   = "Go 1.24 or later"
+	goProxyNone = "off"
+)
+
+// goTool is a go command and what it says of itself.
+type goTool struct {
+	path, version, language string
+	proxy                   []string // variables that say where modules come from
+}
+
+// goFind returns the first go command that is new enough. Which proxy is
+// asked, and which modules are private, is for the machine's owner to say:
+// their environment and their go env count.
+func (j *job) goFind(ctx context.Context) (*goTool, error) {
+	var old string
+	for _, path := range j.b.look("go") {
+		home, _ := os.UserHomeDir()
+		env := []string{"GOTOOLCHAIN=local", "HOME=" + home}
+		names := []string{"GOPROXY", "GOSUMDB", "GONOSUMDB", "GONOPROXY", "GOPRIVATE"}
+		for _, name := range names {
+			if v, ok := os.LookupEnv(name); ok {
+				env = append(env, name+"="+v)
+			}
+		}
+		said, err := j.ask(ctx, env, append([]string{path, "env", "GOVERSION"}, names...)...)
+		if err != nil {
+			if ctx.Err() != nil {
+				return nil, err
+			}
+			continue
+		}
+		lines := strings.Split(said, "\n")
+		language, minor := goLanguage(lines[0])
+		if minor < goMinorMin {
+			old = lines[0]
+			continue
+		}
+		tool := &goTool{path: path, version: lines[0], language: language}
+		for i, name := range names {
+			if i+1 < len(lines) && lines[i+1] != "" {
+				tool.proxy = append(tool.proxy, name+"="+lines[i+1])
+			}
+		}
+		for _, name := range []string{"HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy", "SSL_CERT_FILE", "SSL_CERT_DIR"} {
+			if v, ok := os.LookupEnv(name); ok {
+				tool.proxy = append(tool.proxy, name+"="+v)
+			}
+		}
+		return tool, nil
+	}
+	if old != "" {
+		return nil, &Error{Reason: ToolchainMissing, Detail: "only " + old + " is installed, " + goMissing + " is needed", Hint: "apt install " + goPackages + ", or https://go.dev/dl"}
+	}
+	return nil, missing(goMissing, goPackages)
+}
+
+// goLanguage returns the language version of a release ("go1.26.3": "1.26",
+// 26). A development version counts as the newest we know.
+func goLanguage(version string) (language string, minor int) {
+	rest, ok := strings.CutPrefix(version, "go1.")
+	if !ok {
+		return "1." + strconv.Itoa(goMinorMin), goMinorMin
+	}
+	digits := strings.IndexFunc(rest, func(r rune) bool { return r < '0' || r > '9' })
+	if digits < 0 {
+		digits = len(rest)
+	}
+	minor, _ = strconv.Atoi(rest[:digits])
+	return "1." + rest[:digits], minor
+}
+
+// buildGo compiles a package main to a reactor that exports handle.
+func buildGo(ctx context.Context, j *job) (string, error) {
+	tool, err := j.goFind(ctx)
+	if err != nil {
+		return "", err
+	}
+	dir, err := j.goPackage()
+	if err != nil {
+		return "", err
+	}
+	module := filepath.Join(j.out(), moduleWasm)
+	key, err := resultKey(j.src(), "go", tool.version, dir)
+	if err != nil {
+		return "", err
+	}
+	if j.b.cache.takeResult(key, module) {
+		j.cached = true
+		return moduleWasm, nil
+	}
+	mod := filepath.Join(j.src(), "go.mod")
+	_, err = os.Lstat(mod)
+	single := errors.Is(err, fs.ErrNotExist)
+	if single {
+		if err := os.WriteFile(mod, []byte("module function\n\ngo "+tool.language+"\n"), 0o600); err != nil {
+			return "", fmt.Errorf("write go.mod: %w", err)
+		}
+	}
+	flags := "-mod=readonly"
+	if _, err := os.Lstat(filepath.Join(j.src(), "vendor", "modules.txt")); err == nil {
+		flags = "-mod=vendor"
+	} else if !single {
+		if err := j.goFetch(ctx, tool); err != nil {
+			return "", err
+		}
+	}
+	wrapper := filepath.Join(j.src(), dir, gowrap.FileName)
+	if _, err := os.Lstat(wrapper); err == nil {
+		return "", bad("the file name %s is the platform's own: rename it", gowrap.FileName)
+	}
+	if err := os.WriteFile(wrapper, gowrap.Source("main"), 0o600); err != nil {
+		return "", fmt.Errorf("write wrapper: %w", err)
+	}
+	j.state(StateBuilding)
+	err = j.run(ctx, step{
+		argv:  append([]string{tool.path}, gowrap.BuildArgs(module)...),
+		dir:   filepath.Join(j.src(), dir),
+		env:   append(j.goEnv(flags, goProxyNone), gowrap.BuildEnv()...),
+		read:  []string{j.b.cache.dir(cacheGoMod)},
+		write: []string{j.b.cache.dir(cacheGo)},
+	})
+	if err != nil {
+		return "", err
+	}
+	j.b.cache.keepResult(key, module)
+	return moduleWasm, nil
+}
+
+// goEnv is what every go command of a build is told.
+func (j *job) goEnv(flags, proxy string) []string {
+	env := []string{
+		"GOENV=off", "GOWORK=off", "GOTOOLCHAIN=local", "GOTELEMETRY=off",
+		"GOFLAGS=" + flags,
+		"GOPATH=" + filepath.Join(j.home(), "go"),
+		"GOMODCACHE=" + j.b.cache.dir(cacheGoMod),
+		"GOCACHE=" + j.b.cache.dir(cacheGo),
+	}
+	if proxy != "" {
+		env = append(env, "GOPROXY="+proxy)
+	}
+	return env
+}
+
+// goFetch downloads what go.mod requires, unless that was done before. It has
+// network and runs no user code; go.sum is checked by the go command.
+func (j *job) goFetch(ctx context.Context, tool *goTool) error {
+	text, err := os.ReadFile(filepath.Join(j.src(), "go.mod"))
+	if err != nil {
+		return fmt.Errorf("read go.mod: %w", err)
+	}
+	if !strings.Contains(string(text), "require") {
+		return nil
+	}
+	sums, _ := os.ReadFile(filepath.Join(j.src(), "go.sum"))
+	have := filepath.Join(j.b.cache.dir(cacheGoMod), "baton-have-"+hash(text, sums))
+	if _, err := os.Lstat(have); err == nil {
+		return nil
+	}
+	j.state(StateFetching)
+	err = j.run(ctx, step{
+		argv:    []string{tool.path, "mod", "download"},
+		env:     append(j.goEnv("-modcacherw", ""), tool.proxy...),
+		write:   []string{j.b.cache.dir(cacheGoMod), j.b.cache.dir(cacheGo)},
+		network: true,
+	})
+	if err != nil {
+		return err
+	}
+	_ = os.WriteFile(have, nil, 0o600) // only saves the next fetch
+	return nil
+}
+
+// goPackage finds the folder of package main, relative to src: the top one, or
+// the only one below it.
+func (j *job) goPackage() (string, error) {
+	var mains []string
+	err := filepath.WalkDir(j.src(), func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if d.IsDir() {
+			if name := d.Name(); path != j.src() && (name == "vendor" || name == "testdata" || strings.HasPrefix(name, "_")) {
+				return fs.SkipDir
+			}
+			return nil
+		}
+		if !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") {
+			return nil
+		}
+		dir, err := filepath.Rel(j.src(), filepath.Dir(path))
+		if err != nil {
+			return err
+		}
+		if len(mains) > 0 && mains[len(mains)-1] == dir {
+			return nil
+		}
+		file, err := parser.ParseFile(token.NewFileSet(), path, nil, parser.PackageClauseOnly)
+		if err != nil || file.Name.Name != "main" {
+			return nil // the compiler says it better, if it is asked for it
+		}
+		mains = append(mains, dir)
+		return nil
+	})
+	if err != nil {
+		return "", fmt.Errorf("look for package main: %w", err)
+	}
+	for _, dir := range mains {
+		if dir == "." {
+			return dir, nil
+		}
+	}
+	if want := filepath.Clean(j.req.Handler); j.req.Handler != "" && filepath.IsLocal(want) {
+		for _, dir := range mains {
+			if dir == want {
+				return dir, nil
+			}
+		}
+	}
+	switch len(mains) {
+	case 0:
+		if files, _ := filepath.Glob(filepath.Join(j.src(), "*.go")); len(files) > 0 {
+			return ".", nil // damaged, or a library: the compiler says which
+		}
+		return "", bad("there is no Go file with package main")
+	case 1:
+		j.assume("package main is in %s", mains[0])
+		return mains[0], nil
+	}
+	return "", bad("package main is in several folders: %s; say which by the handler", strings.Join(mains, ", "))
+}
