@@ -106,7 +106,7 @@ Every flag has a twin in the environment, named in its help; the flag wins.`,
 	root.PersistentFlags().StringVar(&c.data, "data", "./data", "the data directory")
 	twin(root.PersistentFlags(), "data", "BATON_DATA")
 	root.AddCommand(c.initCommand(), c.serveCommand(), c.listCommand(), c.statusCommand(), c.stopCommand(),
-		c.versionCommand(), c.workerCommand(), c.prepareCommand())
+		c.versionCommand(), c.workerCommand(), c.prepareCommand(), c.sandboxCommand())
 	return root
 }
 

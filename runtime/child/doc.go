@@ -1,0 +1,44 @@
+// Package child is what the executors of native, php and python functions have
+// in common: pools of sandboxed processes.
+//
+// # What an executor does
+//
+// It makes one Pool per loaded function. For an invocation it takes a Process
+// (Pool.Get, which starts one or waits), says who uses it (Process.Begin), talks to it over
+// Process.Channel in its own way, says that it is over (Process.End), and gives it back (Pool.Put).
+//
+//	p, result := pool.Get(inv, deadline)
+//	if p == nil {
+//		return result // runtime.Unavailable, Timeout or Cancelled
+//	}
+//	p.Begin(inv, deadline)
+//	err := talk(p.Channel, inv) // plain blocking reads and writes
+//	result = p.End(err)         // OK, or why the process was killed, or how it died
+//	pool.Put(p, result.Reason == runtime.OK)
+//
+// Between Begin and End the pool's watcher kills the process, with everything
+// that it has started, at the deadline, when inv.Cancel becomes true, and
+// when the pool closes. The channel then reads its end, so nothing else has to wait with
+// a timeout. A process that was killed or has died is replaced.
+//
+// What a process writes to its standard error goes, line by line, to the
+// Stderr of the invocation that it serves. Standard output is a pipe whose read
+// end is Process.Stdout; PumpOut moves it to an Invocation's Stdout, and PumpIn
+// moves the body to a pipe, each with back-pressure.
+//
+// # Descriptors of a child
+//
+// 0: what Config.Open has put into Process.Stdin, or /dev/null; 1 and 2: pipes, or what Open
+// has put there; 3: its end of the channel, a stream socketpair; 4 and up: Process.Files. No other.
+//
+// # Bounds
+//
+// Config.Max processes per pool; starting more only when somebody has waited for growAfter; all but none are
+// stopped after idleAfter without use; starts that fail are tried again after a pause that doubles, during
+// which requests are answered Unavailable. Config.Uses requests per process.
+//
+// # Goroutines
+//
+// One per pool while it has processes (the watcher), one per process that waits for its end and one that
+// reads its standard error. Pool.Close ends and awaits them all. Locks: Pool.mu, then Process.mu; neither is held while something waits.
+package child

@@ -1,0 +1,251 @@
+package sandbox
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	goruntime "runtime"
+	"slices"
+	"strconv"
+	"syscall"
+
+	"baton/internal/sys"
+)
+
+// Exec is the step: it reads the Spec that Command has put into the
+// environment, takes away what that does not grant, and becomes the program. It
+// returns only when it could not.
+func Exec() error {
+	text := os.Getenv(specVariable)
+	if text == "" {
+		return errors.New("no grants: the step is started by baton only")
+	}
+	var s Spec
+	if err := json.Unmarshal([]byte(text), &s); err != nil {
+		return fmt.Errorf("read the grants: %w", err)
+	}
+	goruntime.LockOSThread()
+	if err := s.apply(); err != nil {
+		return err
+	}
+	return s.become()
+}
+
+// without says whether a layer is left out.
+func (s *Spec) without(layer string) bool { return slices.Contains(s.Without, layer) }
+
+// apply takes away, in the order in which one layer does not hinder the next.
+func (s *Spec) apply() error {
+	uid, gid := s.identity()
+	if s.Namespaces {
+		if err := s.makeRoot(uid, gid); err != nil {
+			return fmt.Errorf("make a root directory: %w", err)
+		}
+	}
+	var rules *sys.Landlock
+	if sys.LandlockABI() > 0 && !s.without(LayerLandlock) {
+		var err error
+		if rules, err = s.landlock(); err != nil {
+			return err
+		}
+		defer rules.Close()
+	}
+	if s.Dir != "" {
+		if err := os.Chdir(s.Dir); err != nil {
+			return fmt.Errorf("working directory: %w", err)
+		}
+	}
+	if err := s.limits(uid >= 0); err != nil {
+		return err
+	}
+	if uid >= 0 {
+		if err := sys.BecomeThread(uid, gid); err != nil {
+			return err
+		}
+	}
+	if err := sys.DropCapabilities(); err != nil {
+		return err
+	}
+	if err := sys.SetNoNewPrivs(); err != nil {
+		return err
+	}
+	if rules != nil {
+		if err := rules.Restrict(); err != nil {
+			return err
+		}
+	}
+	if err := sys.SetParentDeathKill(); err != nil {
+		return err
+	}
+	return nil
+}
+
+// identity is who the child is; -1: as this process.
+func (s *Spec) identity() (uid, gid int) {
+	if os.Geteuid() != 0 || !s.Namespaces || s.without(LayerUID) || s.UID < 0 {
+		return -1, -1
+	}
+	uid, gid = s.UID, s.GID
+	if uid == 0 {
+		uid = UIDDefault
+	}
+	if gid <= 0 {
+		gid = uid
+	}
+	return uid, gid
+}
+
+// limits sets the limits that this step itself can live with.
+func (s *Spec) limits(own bool) error {
+	if s.without(LayerRlimits) {
+		return nil
+	}
+	set := []struct {
+		resource int
+		value    uint64
+	}{
+		{sys.RlimitCore, 0},
+		{sys.RlimitMemlock, 0},
+		{sys.RlimitMsgqueue, 0},
+		{sys.RlimitNofile, uint64(or(s.OpenFiles, OpenFilesDefault))},
+		{sys.RlimitFsize, uint64(or(s.FileMB, FileMBDefault)) << 20},
+	}
+	if s.CPUSeconds > 0 {
+		set = append(set, struct {
+			resource int
+			value    uint64
+		}{sys.RlimitCPU, uint64(s.CPUSeconds)})
+	}
+	if own { // without a uid of its own it would count what is not its own
+		set = append(set, struct {
+			resource int
+			value    uint64
+		}{sys.RlimitNproc, uint64(threadsMax + threadsPerProcess*s.Processes)})
+	}
+	for _, l := range set {
+		if err := sys.SetRlimit(l.resource, l.value); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+const (
+	// threadsMax bounds the processes and threads of one uid: all processes of
+	// one function, in all workers.
+	threadsMax = 1024
+	// threadsPerProcess is added for each process that Spec.Processes grants.
+	threadsPerProcess = 64
+)
+
+func or(n, absent int) int {
+	if n > 0 {
+		return n
+	}
+	return absent
+}
+
+const (
+	readRights  = sys.FSExecute | sys.FSReadFile | sys.FSReadDir
+	writeRights = sys.FSReadFile | sys.FSReadDir | sys.FSWriteFile | sys.FSTruncate | sys.FSRemoveDir | sys.FSRemoveFile |
+		sys.FSMakeDir | sys.FSMakeReg | sys.FSMakeSym | sys.FSRefer
+)
+
+// landlock makes the rules for files.
+func (s *Spec) landlock() (*sys.Landlock, error) {
+	rules, err := sys.NewLandlock(s.Network)
+	if err != nil {
+		return nil, err
+	}
+	for _, grant := range s.grants() {
+		if err := allow(rules, grant.path, grant.rights); err != nil {
+			rules.Close()
+			return nil, err
+		}
+	}
+	return rules, nil
+}
+
+// grant is one path and what is granted there.
+type grant struct {
+	path   string
+	rights uint64
+	write  bool
+}
+
+// grants lists what the child may reach, what encloses before what is
+// enclosed.
+func (s *Spec) grants() []grant {
+	var grants []grant
+	add := func(path string, rights uint64, write bool) {
+		if filepath.IsAbs(path) {
+			grants = append(grants, grant{filepath.Clean(path), rights, write})
+		}
+	}
+	for _, path := range System() {
+		rights := uint64(readRights)
+		if filepath.Dir(path) == "/dev" {
+			rights = sys.FSReadFile | sys.FSWriteFile
+		}
+		add(path, rights, false)
+	}
+	add(s.Argv[0], readRights, false)
+	for _, path := range s.Read {
+		add(path, readRights, false)
+	}
+	for _, path := range s.Write {
+		add(path, writeRights, true)
+	}
+	if s.Dir != "" {
+		add(s.Dir, writeRights, true)
+	}
+	slices.SortStableFunc(grants, func(a, b grant) int { return len(a.path) - len(b.path) })
+	return grants
+}
+
+// allow grants rights on one path; one that does not exist grants nothing.
+func allow(rules *sys.Landlock, path string, rights uint64) error {
+	n, directory, err := sys.OpenPath(path)
+	if err != nil {
+		if errors.Is(err, syscall.ENOENT) || errors.Is(err, syscall.ENOTDIR) || errors.Is(err, syscall.EACCES) {
+			return nil
+		}
+		return err
+	}
+	defer func() { _ = syscall.Close(n) }()
+	if err := rules.Allow(n, directory, rights); err != nil {
+		return fmt.Errorf("grant %s: %w", path, err)
+	}
+	return nil
+}
+
+// become sets what this step could not go on with, and becomes the program.
+// From the limit on memory on, nothing may need any: the arguments of execve(2)
+// are made before.
+func (s *Spec) become() error {
+	if s.Env == nil {
+		s.Env = []string{}
+	}
+	if s.Dir != "" && !slices.ContainsFunc(s.Env, func(v string) bool { return len(v) > 7 && v[:7] == "TMPDIR=" }) {
+		s.Env = append(s.Env, "TMPDIR="+s.Dir)
+	}
+	if !s.without(LayerSeccomp) && sys.SeccompAvailable() {
+		if err := sys.SetSeccomp(s.filter()); err != nil {
+			return err
+		}
+	}
+	if err := sys.Become(s.Argv[0], s.Argv, s.Env, s.memory()); err != nil {
+		return fmt.Errorf("start %s: %w", strconv.Quote(s.Argv[0]), err)
+	}
+	return nil
+}
+
+// memory is the bound of the address space in bytes; zero: none.
+func (s *Spec) memory() uint64 {
+	if s.MemoryMB <= 0 || s.without(LayerRlimits) {
+		return 0
+	}
+	return uint64(s.MemoryMB+memoryAllowance) << 20
+}

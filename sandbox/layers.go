@@ -1,0 +1,58 @@
+package sandbox
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+	"syscall"
+
+	"baton/internal/sys"
+)
+
+// Layers tells which layers this machine gives to the children of this process.
+func Layers() []Layer {
+	root, spaces := os.Geteuid() == 0, namespacesAvailable()
+	missing := "not permitted here"
+	if !root {
+		missing = "only where baton runs as root"
+	}
+	abi := sys.LandlockABI()
+	landlock := Layer{LayerLandlock, abi > 0, "not offered by this kernel"}
+	if abi > 0 {
+		landlock.Detail = fmt.Sprintf("version %d: files", abi)
+		if abi >= 4 {
+			landlock.Detail += ", TCP"
+		}
+		if abi >= 6 {
+			landlock.Detail += ", abstract sockets, signals"
+		}
+	}
+	either := func(name string, active bool, yes, no string) Layer {
+		if active {
+			return Layer{name, true, yes}
+		}
+		return Layer{name, false, no}
+	}
+	return []Layer{
+		{LayerRlimits, true, "memory, processor time, descriptors, size of files, no core dumps"},
+		{LayerPrivs, true, "no program gains rights"},
+		landlock,
+		either(LayerSeccomp, sys.SeccompAvailable(), "no mounts, tracing, kernel interfaces; no sockets or processes but those granted", "not offered by this kernel"),
+		either(LayerUID, root && spaces, "each function has a user of its own", missing),
+		either(LayerPIDs, root && spaces, "a namespace: nothing outlives its first process", missing+"; process groups instead"),
+		either(LayerRoot, root && spaces, "a root directory with nothing but what is granted", missing),
+		either(LayerNetwork, root && spaces, "none but loopback unless granted", missing+"; seccomp instead"),
+		{LayerCgroup, false, "not used: memory is bounded for each process by its address space"},
+	}
+}
+
+// namespacesAvailable tells whether this process may start children in
+// namespaces of their own. It starts a program that does not exist: the kernel
+// makes the namespaces first, so that what is missing tells.
+var namespacesAvailable = sync.OnceValue(func() bool {
+	_, err := syscall.ForkExec("/nonexistent/baton", []string{"baton"}, &syscall.ProcAttr{
+		Sys: &syscall.SysProcAttr{Cloneflags: sys.NewPID | sys.NewNS | sys.NewIPC | sys.NewNet},
+	})
+	return errors.Is(err, syscall.ENOENT)
+})
