@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-	"github.com/spf13/pflag"
 )
 
 // Exit codes.
@@ -37,16 +36,22 @@ func (e usageError) Unwrap() error { return e.error }
 // commands are what the commands have in common.
 type commands struct {
 	out, err io.Writer
+	in       io.Reader // standard input; nil: none
 	env      func(string) string
 	data     string // --data
+	config   string // --config
+	server   string // --server
+	token    string // --token-file
 	json     bool   // --json, where a command prints data
 	now      func() time.Time
 	demo     func() ([]byte, error)
+
+	configPath string // of the file that was read; empty: none
 }
 
 // run is the whole program: it returns the exit code.
 func run(args []string, stdout, stderr io.Writer) int {
-	c := &commands{out: stdout, err: stderr, env: os.Getenv, now: time.Now, demo: bundledDemo}
+	c := &commands{in: os.Stdin, out: stdout, err: stderr, env: os.Getenv, now: time.Now, demo: bundledDemo}
 	return c.run(args)
 }
 
@@ -78,9 +83,15 @@ func (c *commands) root() *cobra.Command {
 		Long: `baton runs functions behind one port of one Linux machine. A client's connection
 is handed to the worker that runs its function, and stays there.
 
-Every flag has a twin in the environment, named in its help; the flag wins.`,
+A setting is a flag with a variable in its help. Its value is the flag's, or the
+variable's, or that of the same name in baton.toml or baton.yaml in the data
+directory (or the file that --config names), or the default: the first that there is.
+
+The commands speak to the server of a data directory on this machine, or with
+--server and --token-file to one elsewhere.`,
 		Example: `  baton init
   baton serve --listen 127.0.0.1:8080
+  baton deploy ./hello --route 'POST /greet'
   curl -d '{"name":"Alice"}' http://127.0.0.1:8080/api/hello`,
 		SilenceErrors:     true,
 		SilenceUsage:      true,
@@ -103,43 +114,23 @@ Every flag has a twin in the environment, named in its help; the flag wins.`,
 	root.SetErr(c.err)
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	root.CompletionOptions.HiddenDefaultCmd = true
-	root.PersistentFlags().StringVar(&c.data, "data", "./data", "the data directory")
-	twin(root.PersistentFlags(), "data", "BATON_DATA")
+	flags := root.PersistentFlags()
+	flags.StringVar(&c.data, "data", "./data", "the data directory")
+	flags.StringVar(&c.config, "config", "", "the configuration file; given empty: none")
+	flags.StringVar(&c.server, "server", "", "URL of a server elsewhere")
+	flags.StringVar(&c.token, "token-file", "", "file with the admin token of --server")
+	for flag, variable := range map[string]string{"data": "BATON_DATA", "config": "BATON_CONFIG", "server": "BATON_SERVER", "token-file": "BATON_TOKEN_FILE"} {
+		twin(flags, flag, variable)
+	}
 	root.AddCommand(c.initCommand(), c.serveCommand(), c.listCommand(), c.statusCommand(), c.stopCommand(),
 		c.versionCommand(), c.workerCommand(), c.prepareCommand(), c.sandboxCommand())
 	return root
 }
 
-// twinKey annotates a flag with its variable.
-const twinKey = "baton_environment"
-
-// twin names the variable that a flag is taken from when it is not given.
-func twin(flags *pflag.FlagSet, flag, variable string) {
-	f := flags.Lookup(flag)
-	f.Usage += " (" + variable + ")"
-	if err := flags.SetAnnotation(flag, twinKey, []string{variable}); err != nil {
-		panic("baton: a twin of a flag that does not exist: " + flag)
-	}
-}
-
-// environment fills in flags that were not given.
+// environment settles the flags that were not given, and where the data is.
 func (c *commands) environment(cmd *cobra.Command) error {
-	var errs []error
-	cmd.Flags().VisitAll(func(f *pflag.Flag) {
-		variable := f.Annotations[twinKey]
-		if f.Changed || len(variable) == 0 {
-			return
-		}
-		value := c.env(variable[0])
-		if value == "" {
-			return
-		}
-		if err := f.Value.Set(value); err != nil {
-			errs = append(errs, fmt.Errorf("%s=%q in the environment: %w", variable[0], value, err))
-		}
-	})
-	if err := errors.Join(errs...); err != nil {
-		return usageError{err}
+	if err := c.settings(cmd); err != nil {
+		return err
 	}
 	if c.data == "" {
 		return usageError{errors.New("--data is empty: name the data directory")}

@@ -135,3 +135,6 @@ func (s *server) await(d time.Duration) (bool, error) {
 }
 
 func (s *server) close() { _ = syscall.Close(s.pidfd) }
+
+// isNotDirectory: a path goes through something that is no directory.
+func isNotDirectory(err error) bool { return errors.Is(err, syscall.ENOTDIR) }

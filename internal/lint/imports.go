@@ -30,6 +30,9 @@ var Doors = []Door{
 	{"golang.org/x/sys/unix", []string{"internal/sys", "internal/fd"}, "every system call is wrapped once, with EINTR handled", nil},
 	{"golang.org/x/sys/cpu", []string{"runtime/wasm"}, "native code is stamped with the CPU's features, nothing else asks", nil},
 	{"github.com/spf13/", []string{"cmd/baton"}, "flags are the command line's own", nil},
+	{"github.com/BurntSushi/toml", []string{"cmd/baton"}, "settings are flags first, whatever file they are in", nil},
+	{"go.yaml.in/yaml/v3", []string{"cmd/baton"}, "settings are flags first, whatever file they are in", nil},
+	{"github.com/chromedp/", []string{"internal/browser"}, "the tests of the page drive a browser: nothing of it is in the product", nil},
 	{"github.com/google/uuid", []string{"deploy", "control", "cmd/baton"}, "a function gets its id where it is created", nil},
 	{"unsafe", []string{"*"}, "allowed in files named *_unsafe.go, see words.go", nil},
 }
