@@ -42,6 +42,11 @@ const (
 	keepBytes      = 2 << 10
 	buffersFreeMax = 128
 
+	// turnRequestsMax bounds the requests of one connection that are handled in
+	// one turn: one read(2) can bring more than a thousand. The rest waits for the
+	// next turn, behind the other connections that are ready.
+	turnRequestsMax = 16
+
 	// connsFreeMax bounds the connection structs that a loop keeps for reuse.
 	connsFreeMax = 1024
 )
@@ -70,6 +75,7 @@ type conn struct {
 	muted            bool // … edge-triggered, so that unread bytes do not spin
 	closing          bool // ends after the current answer
 	lingering        bool // … after a bounded drain, because more may arrive
+	queued           bool // in loop.later: its next requests are here and have their turn to come
 	over             bool // above FrontConfig.ConnsMax: only to be refused
 	inHead           bool // the first bytes of a head are here, the last is not
 	halfClosed       bool // the client has sent its FIN while its function runs
@@ -130,6 +136,9 @@ type role interface {
 func (l *loop) onConn(c *conn, mask netpoll.IOEvent) error {
 	switch c.phase {
 	case phaseHead:
+		if c.queued {
+			return nil // level-triggered: announced again
+		}
 		return l.readHead(c)
 	case phaseBody:
 		return l.role.onBodyRead(c)
@@ -194,10 +203,14 @@ func (l *loop) disarm(c *conn) {
 	c.armed, c.wantWrite = false, false
 }
 
-// announceAgain has every edge that was announced already announced once more.
-// A goroutine that stops being the loop in the middle of a batch of events
-// drops the rest of the batch, and an edge is not repeated by itself.
+// announceAgain has every edge that was announced already announced once more,
+// and the connections resumed that wait for their turn. A goroutine that stops
+// being the loop in the middle of a batch of events drops the rest of the batch,
+// and an edge is not repeated by itself.
 func (l *loop) announceAgain() {
+	if len(l.later) > 0 {
+		l.needTurn()
+	}
 	if l.muted == 0 {
 		return
 	}
@@ -240,9 +253,14 @@ func (l *loop) readHead(c *conn) error {
 }
 
 // process handles the requests in b, which lies in the loop's scratch, until
-// one is incomplete or makes the connection wait.
+// one is incomplete or makes the connection wait, or the connection has had its
+// turn.
 func (l *loop) process(c *conn, b []byte) error {
-	for len(b) > 0 {
+	for handled := 0; len(b) > 0; handled++ {
+		if handled == turnRequestsMax {
+			l.processLater(c, b)
+			return nil
+		}
 		k := l.call
 		outcome, n, why := httpparse.ParseHead(&k.req, b)
 		switch outcome {
@@ -278,6 +296,37 @@ func (l *loop) process(c *conn, b []byte) error {
 		return nil
 	}
 	return l.rearm(c)
+}
+
+// processLater keeps b, which begins with a request, for the next turn.
+func (l *loop) processLater(c *conn, b []byte) {
+	l.keep(c, b)
+	c.phase = phaseHead
+	c.deadline = 0 // we are late, not the client
+	l.role.setState(c, ipc.Reading)
+	c.queued = true
+	l.later = append(l.later, c)
+	l.needTurn()
+}
+
+// resume has the connections go on that have waited for this turn. It is the
+// last thing of a turn: a function may be promoted, and then the rest is the
+// next goroutine's.
+func (l *loop) resume() error {
+	for range len(l.later) {
+		if len(l.later) == 0 {
+			break // ended meanwhile
+		}
+		c := l.later[0]
+		l.later = l.later[:copy(l.later, l.later[1:])]
+		c.queued = false
+		b := l.scratch.in[:copy(l.scratch.in, c.in)]
+		c.in = c.in[:0]
+		if err := l.process(c, b); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // rearm announces c again when it is readable.

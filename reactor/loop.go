@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -88,6 +89,7 @@ type loop struct {
 	done      chan struct{}
 	connsOpen int
 	muted     int      // connections watched edge-triggered
+	later     []*conn  // have requests here that wait for the next turn; the first to wait first
 	buffers   [][]byte // for unread bytes, of keepBytes each, for reuse
 	free      *conn    // structs for reuse
 	freeCount int
@@ -291,7 +293,7 @@ func (l *loop) onWakeup() error {
 		l.turn = false
 		l.onTurn()
 	}
-	return nil
+	return l.resume()
 }
 
 // needTurn has onTurn called once, after the events of this turn. gnet's
@@ -361,6 +363,10 @@ func (l *loop) register(c *conn) {
 func (l *loop) unregister(c *conn) {
 	if c.armed {
 		l.disarm(c)
+	}
+	if c.queued {
+		c.queued = false
+		l.later = slices.DeleteFunc(l.later, func(q *conn) bool { return q == c })
 	}
 	l.conns[c.fd] = nil
 	l.connsOpen--
