@@ -27,6 +27,7 @@ const (
 	Unavailable               // no instance may be started: memory budget of the worker, or the function was closed
 	NotPrepared               // see ErrNotPrepared
 	Internal                  // a bug of ours
+	Signal                    // a signal ended its process: Result.Detail names it
 	// ReasonCount is the number of reasons, for arrays of counters.
 	ReasonCount
 )
@@ -52,6 +53,8 @@ func (r Reason) String() string {
 		return "capacity_exceeded"
 	case NotPrepared:
 		return "function_not_prepared"
+	case Signal:
+		return "function_signal"
 	default:
 		return "internal_error"
 	}
@@ -65,7 +68,7 @@ func (r Reason) Status() int {
 	switch r {
 	case OK:
 		return 200
-	case Exit, Trap, Memory, OutputLimit:
+	case Exit, Trap, Memory, OutputLimit, Signal:
 		return 502
 	case Timeout:
 		return 504

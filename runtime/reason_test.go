@@ -19,6 +19,7 @@ func TestReasonNamesAndStatus(t *testing.T) {
 		{Unavailable, "capacity_exceeded", 503},
 		{NotPrepared, "function_not_prepared", 503},
 		{Internal, "internal_error", 500},
+		{Signal, "function_signal", 502},
 	}
 	if len(want) != int(ReasonCount) {
 		t.Fatalf("%d reasons listed, %d exist", len(want), ReasonCount)

@@ -42,6 +42,10 @@ type Function struct {
 	// Files is the absolute path of a directory that the function sees,
 	// read-only, as "/"; empty: it sees no file system.
 	Files string
+	// Processes is how many further processes an invocation may start; zero: none.
+	Processes int
+	// Network says that it may open network connections.
+	Network bool
 	// Freeze says that the state at the function's first read of its input
 	// may be kept and shared by all invocations (see runtime/wasm).
 	Freeze bool
@@ -135,10 +139,12 @@ const Slice = time.Millisecond
 type Result struct {
 	// Reason is the zero OK when the function returned or exited with 0.
 	Reason Reason
-	// Exit is the function's exit code: set for OK (0) and Exit.
+	// Exit is the function's exit code: set for OK (0) and Exit, and for Signal
+	// (128 and the signal's number, as a shell says it).
 	Exit int32
 	// Detail is for the log, not for a client: what trapped, where. Empty
-	// for OK and Exit.
+	// for OK and Exit. For Signal it is the signal's name ("SIGSEGV"), which a
+	// client may see.
 	Detail string
 }
 
