@@ -25,7 +25,7 @@ DEMO_SOURCES := $(filter-out %_test.go,$(wildcard examples/demo/*.go deploy/gomo
 RACE := -race -timeout 20m -skip ^TestSpecSuite ./...
 
 .PHONY: help build init start stop clean check format vet lint generated test race fuzz golden \
-	bench bench-quick bench-analyse bench-smoke goversion
+	bench bench-full bench-quick bench-analyse bench-smoke goversion
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -83,8 +83,13 @@ fuzz: $(DEMO) ## every fuzz target for FUZZTIME (10s)
 golden: $(DEMO) ## rewrite the expected outputs in testdata; read the diff as code
 	@BATON_GOLDEN=1 $(GO) test -count=1 -run 'Script|Golden' ./...
 
-bench: build ## the canonical workload beside nginx (needs wrk and nginx)
+bench: build ## the workloads of PERFORMANCE.md beside what people would pick instead, under ten minutes
+	@scripts/deps bench
 	@$(GO) run ./bench/cmd
+
+bench-full: build ## every workload and every peer
+	@scripts/deps bench
+	@$(GO) run ./bench/cmd -full
 
 bench-quick: build ## the same, short and without records
 	@$(GO) run ./bench/cmd -quick

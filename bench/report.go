@@ -2,11 +2,13 @@ package bench
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -22,6 +24,8 @@ type Report struct {
 	Commit  string    `json:"commit"`
 	Machine Machine   `json:"machine"`
 	Results []Result  `json:"results"`
+	Figures []Figure  `json:"figures,omitempty"`
+	Curves  []Curve   `json:"curves,omitempty"`
 }
 
 // Machine is where it ran.
@@ -100,8 +104,8 @@ func (s Series) ratio(base Series, of func(Round) float64) spread {
 
 func rate(r Round) float64 { return r.Rate }
 func p50(r Round) float64  { return float64(r.P50) }
-func p90(r Round) float64  { return float64(r.P90) }
 func p99(r Round) float64  { return float64(r.P99) }
+func p999(r Round) float64 { return float64(r.P999) }
 func cpu(r Round) float64  { return float64(r.CPU()) / 1e3 }
 func mem(r Round) float64  { return float64(r.Private) / (1 << 20) }
 
@@ -113,6 +117,13 @@ func (r Report) Table() string {
 		r.Date.UTC().Format("2006-01-02"), r.Commit, r.Machine.CPU, r.Machine.Cores, r.Machine.Kernel, r.Command)
 	for _, result := range r.Results {
 		load := result.Workload.Load
+		options := ""
+		if load.Close {
+			options = ", `Connection: close`"
+		}
+		if load.Body > 0 {
+			options += fmt.Sprintf(", POST of %d bytes", load.Body)
+		}
 		rounds := 0
 		if len(result.Series) > 0 {
 			rounds = len(result.Series[0].Rounds)
@@ -120,10 +131,10 @@ func (r Report) Table() string {
 		if rounds == 0 {
 			continue
 		}
-		fmt.Fprintf(&b, "\n**%s**: `wrk -t%d -c%d -d%ds`, %d rounds\n\n", result.Workload.Name, load.Threads, load.Connections,
-			load.Duration/time.Second, rounds)
+		fmt.Fprintf(&b, "\n**%s**: %s. `wrk -t%d -c%d -d%ds`%s, %d rounds\n\n", result.Workload.Name, result.Workload.About,
+			load.Threads, load.Connections, load.Duration/time.Second, options, rounds)
 		rows := [][]string{
-			{"server", "requests/s", "ratio", "p50 µs", "p90 µs", "p99 µs", "p99 ratio", "CPU µs/request", "CPU ratio", "private MB", "errors"},
+			{"server", "requests/s", "ratio", "p50 µs", "p50 ratio", "p99 µs", "p99 ratio", "p99.9 µs", "CPU µs/request", "CPU ratio", "MB", "system calls", "errors"},
 		}
 		base := result.Series[0]
 		for _, s := range result.Series {
@@ -134,16 +145,54 @@ func (r Report) Table() string {
 			rows = append(rows, []string{
 				s.Server,
 				fmt.Sprintf("%.0f", s.spread(rate).median), ratioText(s.ratio(base, rate)),
-				fmt.Sprintf("%.0f", s.spread(p50).median), fmt.Sprintf("%.0f", s.spread(p90).median),
+				fmt.Sprintf("%.0f", s.spread(p50).median), ratioText(s.ratio(base, p50)),
 				fmt.Sprintf("%.0f", s.spread(p99).median), ratioText(s.ratio(base, p99)),
+				fmt.Sprintf("%.0f", s.spread(p999).median),
 				fmt.Sprintf("%.1f", s.spread(cpu).median), ratioText(s.ratio(base, cpu)),
-				fmt.Sprintf("%.1f", s.spread(mem).median), fmt.Sprint(failed),
+				fmt.Sprintf("%.1f", s.spread(mem).median), callsText(s.Syscalls), fmt.Sprint(failed),
 			})
 		}
 		writeTable(&b, rows)
 	}
+	r.writeFigures(&b)
+	r.writeCurves(&b)
 	return b.String()
 }
+
+// writeFigures writes the figures that are no load.
+func (r Report) writeFigures(b *strings.Builder) {
+	if len(r.Figures) == 0 {
+		return
+	}
+	b.WriteString("\n**Sizes and single times**, median (min–max)\n\n")
+	rows := [][]string{{"what", "measured", "promised"}}
+	for _, f := range r.Figures {
+		promise := "–"
+		if f.Promise != "" {
+			promise = f.Promise + " " + f.Unit
+		}
+		rows = append(rows, []string{f.Name, f.text(), promise})
+	}
+	writeTable(b, rows)
+}
+
+// callsText lists the most frequent system calls per request.
+func callsText(calls map[string]float64) string {
+	if len(calls) == 0 {
+		return "–"
+	}
+	names := slices.SortedFunc(maps.Keys(calls), func(a, b string) int {
+		return cmp.Or(cmp.Compare(calls[b], calls[a]), strings.Compare(a, b))
+	})
+	var parts []string
+	for _, name := range names[:min(len(names), callsShown)] {
+		parts = append(parts, fmt.Sprintf("%.2f %s", calls[name], name))
+	}
+	return strings.Join(parts, ", ")
+}
+
+// callsShown is how many kinds of system calls a table shows; the record has all.
+const callsShown = 4
 
 func ratioText(s spread) string { return fmt.Sprintf("%.2f (%.2f–%.2f)", s.median, s.min, s.max) }
 
@@ -208,13 +257,14 @@ const (
 
 var errNoMarks = errors.New("the marks of make bench are missing")
 
-// UpdateDocument puts the report's table between the marks of a file.
-func (r Report) UpdateDocument(name string) error {
+// UpdateDocument puts the report's table and its plots, which lie in dir,
+// between the marks of a file.
+func (r Report) UpdateDocument(name, dir string) error {
 	text, err := os.ReadFile(name)
 	if err != nil {
 		return err
 	}
-	text, err = replaceMarked(text, r.Table())
+	text, err = replaceMarked(text, r.Table()+"\n"+r.images(dir))
 	if err != nil {
 		return fmt.Errorf("%s: %w", name, err)
 	}

@@ -13,6 +13,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 )
@@ -21,196 +22,189 @@ import (
 const (
 	startTimeout = 60 * time.Second
 	stopTimeout  = 20 * time.Second
+	checkTimeout = 30 * time.Second
 )
 
-// Peer is a server that can be measured: how to start it, and what it must
-// answer.
+// Peer is a server that can be measured: how it is started.
 type Peer struct {
-	Name    string
-	Needs   string // the command that must be installed
-	Package string // the Debian package that has it
-
-	// Target is the path that is measured; the answer to it is 200 with a body
-	// that contains Want.
-	Target, Want string
-
-	// Prepare makes dir ready and returns the arguments with which the command
-	// serves addr in the foreground.
-	Prepare func(ctx context.Context, dir, addr string) ([]string, error)
+	Name string
+	// Alive is a path that it answers with 200 once it serves.
+	Alive string
+	// Commands makes dir ready and returns the commands that serve addr in the
+	// foreground, all of them together; the last is the one that listens.
+	Commands func(ctx context.Context, dir, addr string) ([]*exec.Cmd, error)
+	// Ready, when not nil, is called once the server is alive: it deploys what
+	// is measured. dir is that of Commands.
+	Ready func(ctx context.Context, dir, addr string) error
 }
 
 // ErrMissing says that a command is not installed.
 var ErrMissing = errors.New("not installed")
 
-// find returns the path of the peer's command. Debian keeps servers in
-// /usr/sbin, which is not in every user's PATH.
-func (p Peer) find() (string, error) {
-	for _, name := range []string{p.Needs, "/usr/sbin/" + p.Needs} {
+// find returns the path of a command, or says which package has it. Debian
+// keeps servers in /usr/sbin, which is not in every user's PATH.
+func find(command, install string) (string, error) {
+	for _, name := range []string{command, "/usr/sbin/" + command} {
 		if found, err := exec.LookPath(name); err == nil {
-			return found, nil
+			return filepath.Abs(found)
 		}
 	}
-	return "", fmt.Errorf("%s: %w: apt-get install %s", p.Needs, ErrMissing, p.Package)
+	return "", fmt.Errorf("%s: %w: %s", command, ErrMissing, install)
 }
-
-// pingBody is what nginx answers: the demo's /ping with a clock that stands.
-const pingBody = `{"pong":true,"ts":1700000000}`
-
-// Baton is the system itself, from its real binary. workers 0 is its default.
-func Baton(binary string, workers int) Peer {
-	return Peer{
-		Name: "baton", Needs: binary, Package: "baton", Target: "/ping", Want: `{"pong":true,"ts":`,
-		Prepare: func(ctx context.Context, dir, addr string) ([]string, error) {
-			data := filepath.Join(dir, "data")
-			if output, err := exec.CommandContext(ctx, binary, "init", "--data", data).CombinedOutput(); err != nil {
-				return nil, fmt.Errorf("baton init: %w\n%s", err, output)
-			}
-			args := []string{"serve", "--listen", addr, "--data", data}
-			if workers > 0 {
-				args = append(args, "--workers", strconv.Itoa(workers))
-			}
-			return args, nil
-		},
-	}
-}
-
-// Nginx answers a constant, which is about the least that an HTTP server can
-// do. Logs are off, connections are never ended by count.
-func Nginx(workers int) Peer {
-	return Peer{
-		Name: "nginx", Needs: "nginx", Package: "nginx", Target: "/ping", Want: pingBody,
-		Prepare: func(_ context.Context, dir, addr string) ([]string, error) {
-			config := filepath.Join(dir, "nginx.conf")
-			text := fmt.Sprintf(nginxConfig, workers, dir, addr, pingBody)
-			if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
-				return nil, err
-			}
-			return []string{"-p", dir, "-e", "stderr", "-c", config}, nil
-		},
-	}
-}
-
-const nginxConfig = `worker_processes %d;
-daemon off;
-pid nginx.pid;
-error_log stderr crit;
-events { worker_connections 4096; }
-http {
-	access_log off;
-	keepalive_requests 1000000000;
-	client_body_temp_path %[2]s/body;
-	proxy_temp_path %[2]s/proxy;
-	fastcgi_temp_path %[2]s/fastcgi;
-	uwsgi_temp_path %[2]s/uwsgi;
-	scgi_temp_path %[2]s/scgi;
-	default_type application/json;
-	server {
-		listen %[3]s reuseport;
-		location / { return 200 '%[4]s'; }
-	}
-}
-`
 
 // server is a running peer.
 type server struct {
-	peer Peer
+	name string
 	addr string
+	dir  string
+	ran  []*process
+}
+
+// process is one command of a server.
+type process struct {
 	cmd  *exec.Cmd
 	done chan error // receives once, how it ended
 	log  *bytes.Buffer
 }
 
 // start starts a peer on a free port with a folder of its own below dir, and
-// waits until its answer is right.
+// waits until it answers. The caller's goroutine must be locked to its thread.
 func start(ctx context.Context, peer Peer, dir string) (*server, error) {
-	command, err := peer.find()
+	dir, err := os.MkdirTemp(dir, "peer-")
 	if err != nil {
 		return nil, err
 	}
-	dir, err = os.MkdirTemp(dir, peer.Name+"-")
-	if err != nil {
+	if err := os.Chmod(dir, 0o711); err != nil { // some servers work as another user
 		return nil, err
 	}
 	addr, err := freeAddr()
 	if err != nil {
 		return nil, err
 	}
-	args, err := peer.Prepare(ctx, dir, addr)
+	commands, err := peer.Commands(ctx, dir, addr)
 	if err != nil {
 		return nil, fmt.Errorf("prepare %s: %w", peer.Name, err)
 	}
-	cmd := exec.Command(command, args...)
-	s := &server{peer: peer, addr: addr, cmd: cmd, done: make(chan error, 1), log: &bytes.Buffer{}}
-	cmd.Stdout, cmd.Stderr = s.log, s.log
-	// A group of its own: Ctrl-C reaches us alone, and we stop it in order.
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
-	if err := cmd.Start(); err != nil {
-		return nil, fmt.Errorf("start %s: %w", peer.Name, err)
+	s := &server{name: peer.Name, addr: addr, dir: dir}
+	for _, cmd := range commands {
+		p := &process{cmd: cmd, done: make(chan error, 1), log: &bytes.Buffer{}}
+		cmd.Stdout, cmd.Stderr = p.log, p.log
+		// A group of its own: Ctrl-C reaches us alone, and we stop it in order.
+		cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
+		if err := cmd.Start(); err != nil {
+			return nil, errors.Join(fmt.Errorf("start %s: %w", peer.Name, err), s.stop())
+		}
+		go func() { p.done <- cmd.Wait() }() // ends with the process; stop waits for it
+		s.ran = append(s.ran, p)
 	}
-	go func() { s.done <- cmd.Wait() }() // ends with the process; stop waits for it
-	if err := s.await(ctx); err != nil {
-		return nil, errors.Join(err, s.stop())
+	err = s.await(ctx, peer.Alive)
+	if err == nil && peer.Ready != nil {
+		err = peer.Ready(ctx, dir, addr)
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("start %s: %w", peer.Name, err), s.stop())
 	}
 	return s, nil
 }
 
-// await waits for the first right answer.
-func (s *server) await(ctx context.Context) error {
+// await waits for the first answer.
+func (s *server) await(ctx context.Context, path string) error {
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
 	poll := time.NewTicker(20 * time.Millisecond)
 	defer poll.Stop()
 	for {
-		err := s.check(ctx)
+		_, err := ask(ctx, s.addr, path, 0)
 		if err == nil {
 			return nil
 		}
+		for _, p := range s.ran {
+			select {
+			case ended := <-p.done:
+				p.done <- ended
+				return fmt.Errorf("%s ended: %v\n%s", filepath.Base(p.cmd.Path), ended, p.log)
+			default:
+			}
+		}
 		select {
 		case <-poll.C:
-		case ended := <-s.done:
-			s.done <- ended
-			return fmt.Errorf("%s ended: %v\n%s", s.peer.Name, ended, s.log)
 		case <-ctx.Done():
-			return fmt.Errorf("%s does not answer: %w", s.peer.Name, err)
+			return fmt.Errorf("no answer: %w", err)
 		}
 	}
 }
 
-// check asks once, on a connection of its own, and judges the answer.
-func (s *server) check(ctx context.Context) error {
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, s.url(), nil)
+// ask sends one request on a connection of its own and wants 200.
+func ask(ctx context.Context, addr, target string, body int) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
+	defer cancel()
+	method, content := http.MethodGet, io.Reader(nil)
+	if body > 0 {
+		method, content = http.MethodPost, strings.NewReader(strings.Repeat("x", body))
+	}
+	request, err := http.NewRequestWithContext(ctx, method, "http://"+addr+target, content)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	request.Close = true
 	response, err := http.DefaultClient.Do(request)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer response.Body.Close()
-	body, err := io.ReadAll(io.LimitReader(response.Body, 64<<10))
-	if err != nil {
-		return err
+	answer, err := io.ReadAll(io.LimitReader(response.Body, 1<<20))
+	if err == nil && response.StatusCode != http.StatusOK {
+		err = fmt.Errorf("%s answers %s %.200q", target, response.Status, answer)
 	}
-	if response.StatusCode != http.StatusOK || !bytes.Contains(body, []byte(s.peer.Want)) {
-		return fmt.Errorf("%s answers %s %.200q, want 200 with %q", s.peer.Name, response.Status, body, s.peer.Want)
+	return answer, err
+}
+
+// check asks a contestant once and judges its answer: it holds the token of
+// this very request.
+func (s *server) check(ctx context.Context, c Contestant, load Load) error {
+	target, word := c.Targets[rand.IntN(len(c.Targets))], newToken()
+	answer, err := ask(ctx, s.addr, withToken(target, word), load.Body)
+	if err != nil {
+		return fmt.Errorf("%s: %w", c.Name, err)
+	}
+	if strings.Contains(target, "TOKEN") && !bytes.Contains(answer, []byte(word)) {
+		return fmt.Errorf("%s answers %.200q to %s, want the token %s in it", c.Name, answer, target, word)
 	}
 	return nil
 }
 
-func (s *server) url() string { return "http://" + s.addr + s.peer.Target }
+// usage sums up all processes of the server.
+func (s *server) usage() (sum Usage, err error) {
+	for _, p := range s.ran {
+		u, err := usage(p.cmd.Process.Pid)
+		if err != nil {
+			return Usage{}, err
+		}
+		sum.User += u.User
+		sum.System += u.System
+		sum.Private += u.Private
+		sum.Processes += u.Processes
+	}
+	return sum, nil
+}
 
 // stop ends the server with all its processes, politely and then not.
 func (s *server) stop() error {
-	_ = s.cmd.Process.Signal(syscall.SIGTERM) // it may have ended
-	select {
-	case <-s.done:
-		return nil
-	case <-time.After(stopTimeout):
+	var errs []error
+	for _, p := range s.ran {
+		_ = p.cmd.Process.Signal(syscall.SIGTERM) // it may have ended
 	}
-	_ = syscall.Kill(-s.cmd.Process.Pid, syscall.SIGKILL)
-	<-s.done
-	return fmt.Errorf("%s did not stop on SIGTERM within %v", s.peer.Name, stopTimeout)
+	for _, p := range s.ran {
+		select {
+		case <-p.done:
+			continue
+		case <-time.After(stopTimeout):
+		}
+		_ = syscall.Kill(-p.cmd.Process.Pid, syscall.SIGKILL)
+		<-p.done
+		errs = append(errs, fmt.Errorf("%s did not stop on SIGTERM within %v", s.name, stopTimeout))
+	}
+	return errors.Join(errs...)
 }
 
 // freeAddr finds a port below the range of outgoing connections.

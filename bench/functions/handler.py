@@ -1,0 +1,5 @@
+# hello as a handler: this file runs once, handler for each request.
+
+
+def handler(event):
+    return {"token": event["query"].get("t", "")}
