@@ -7,6 +7,8 @@ import (
 	"os"
 	"syscall"
 	"time"
+
+	"baton/route"
 )
 
 // ErrTemporary is wrapped by the error of a Preparer that says nothing about
@@ -18,6 +20,11 @@ var ErrTemporary = errors.New("try again")
 type Artifact struct {
 	Runtime string // of the descriptor: "wasm", …
 	Path    string // absolute, under the data directory
+}
+
+// artifactOf is what a descriptor's row needs, whose module lies at path.
+func artifactOf(d *route.Descriptor, path string) Artifact {
+	return Artifact{Runtime: d.Runtime, Path: path}
 }
 
 // stamp tells one content of a file from another without reading it. Whoever
@@ -86,8 +93,9 @@ type artifact struct {
 	stamp stamp // of the content that state is about
 	err   error // artifactFailed
 
-	rows    []*row // that wait for it, the first to wait first
-	uses    int    // rows whose newest good value names it
+	rows    []*row       // that wait for it, the first to wait first
+	held    []chan error // of those who hold it and wait to hear how its preparation ends
+	uses    int          // rows whose newest good value names it, and who hold it
 	retryAt time.Time
 	pause   time.Duration // zero: not failed temporarily
 	queued  bool          // is in the publisher's queue

@@ -14,10 +14,13 @@ import (
 	"time"
 
 	"baton/control"
+	"baton/deploy"
+	"baton/deploy/build"
 	"baton/internal/sys"
 	"baton/ipc"
 	"baton/reactor"
 	"baton/route"
+	"baton/route/sqlite"
 )
 
 const (
@@ -103,6 +106,18 @@ type Config struct {
 	// nil: never.
 	Abort <-chan struct{}
 
+	// Builds is how many builds run at one time; zero: one per two CPUs. Too few:
+	// uploads wait. Too many: they share the machine's memory.
+	Builds int
+	// Keep is how many versions of a function are kept; zero: 10.
+	Keep int
+	// Builder makes artifacts of uploads; nil: package build's, whose commands
+	// are confined by Sandbox, which is this binary when it is nil.
+	Builder deploy.Builder
+	Sandbox []string
+
+	deployStep func(string) // see deploy.Options.Step
+
 	// Worker and Prepare are the commands of a worker process and of one that
 	// compiles an artifact; empty: this binary's `worker` and `prepare`.
 	Worker, Prepare []string
@@ -161,6 +176,8 @@ type gateway struct {
 	feed      *feed
 	front     *reactor.Front
 	collector *collector
+	db        *sqlite.DB
+	deployer  *deploy.Deployer
 	control   *control.Server
 	workers   *supervisor
 
@@ -241,6 +258,9 @@ func (g *gateway) open(ctx context.Context) error {
 	if g.collector, err = openCollector(g.data.inRun(metricsName), g.board, g.workers.pidOf, g.log); err != nil {
 		return err
 	}
+	if err := g.openDeployer(); err != nil {
+		return err
+	}
 	g.control, err = control.New(control.Config{
 		// No AdminToken: functions of this version are WASI modules, which have no
 		// sockets. TODO: when a runtime starts processes for functions, demand it
@@ -253,11 +273,28 @@ func (g *gateway) open(ctx context.Context) error {
 	if err := g.control.ListenAdmin(g.data.inRun(adminName)); err != nil {
 		return err
 	}
+	g.begin(ctx)
+	return nil
+}
+
+// openDeployer makes what deploys need. The control plane comes after it, and
+// the feed with it.
+func (g *gateway) openDeployer() error {
+	var err error
 	if g.feed, err = openFeed(g.data.in(databaseName), g.publisher, g.log); err != nil {
 		return err
 	}
-	g.begin(ctx)
-	return nil
+	g.db = sqlite.OpenLater(g.data.in(databaseName))
+	builder := g.cfg.Builder
+	if builder == nil {
+		if builder, err = build.New(build.Options{Data: g.data.path, Baton: g.cfg.Sandbox, Max: g.cfg.Builds}); err != nil {
+			return err
+		}
+	}
+	g.deployer, err = deploy.New(deploy.Options{
+		Data: g.data.path, DB: g.db, Host: host{g}, Builder: builder, Keep: g.cfg.Keep, Log: g.log, Step: g.cfg.deployStep,
+	})
+	return err
 }
 
 // begin starts the goroutines and the workers. Workers start when the rows
@@ -365,6 +402,9 @@ func (g *gateway) release() error {
 		}
 		cancel()
 	}
+	if g.deployer != nil {
+		errs = append(errs, g.deployer.Close())
+	}
 	if g.front != nil {
 		errs = append(errs, g.front.Close())
 	}
@@ -376,6 +416,9 @@ func (g *gateway) release() error {
 		errs = append(errs, g.collector.close(g.background.Wait))
 	}
 	g.background.Wait()
+	if g.db != nil {
+		errs = append(errs, g.db.Close())
+	}
 	if g.board != nil {
 		errs = append(errs, g.board.Close())
 	}

@@ -117,7 +117,8 @@ type publisher struct {
 	snapped   bool      // it is made
 	loaded    bool      // the feed has delivered rows or trouble
 	waiters   []chan<- struct{}
-	lines     int // faults logged since the inbox was last emptied
+	keyed     []*keysWaiter // wait for single rows
+	lines     int           // faults logged since the inbox was last emptied
 }
 
 // inbox is what others hand to the publisher. Guarded by mu.
@@ -399,6 +400,7 @@ func (p *publisher) run(ctx context.Context) {
 		p.prepare(ctx, &preparing)
 		p.begin(now)
 		p.finish()
+		p.tellKeyed()
 		p.tellSettled()
 		timer.Reset(p.pause(now))
 		select {
@@ -500,7 +502,7 @@ func (p *publisher) onRow(in rowInput, now time.Time) {
 		p.bad(r, err, now)
 		return
 	}
-	a := Artifact{Runtime: d.Runtime, Path: path}
+	a := artifactOf(d, path)
 	if r.artifact = p.artifacts[a]; r.artifact == nil {
 		r.artifact = &artifact{Artifact: a}
 		p.artifacts[a] = r.artifact
@@ -681,6 +683,7 @@ func (p *publisher) onPrepared(done prepared, now time.Time) {
 	default:
 		a.state, a.err, a.pause = artifactReady, nil, 0
 	}
+	a.tellHeld()
 	if a.uses == 0 {
 		p.forget(a)
 		return

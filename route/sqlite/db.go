@@ -63,6 +63,14 @@ func Open(path string) (*DB, error) {
 	return db, nil
 }
 
+// OpenLater is for a file that may not be there, or not be readable, yet: each
+// call opens it until one has. It creates no file.
+func OpenLater(path string) *DB {
+	db := &DB{path: path, turn: make(chan connection, 1)}
+	db.turn <- connection{}
+	return db
+}
+
 func (db *DB) open(ctx context.Context) (*handle, error) {
 	h, err := openHandle(ctx, db.path, busyWrite)
 	if err != nil {
@@ -116,7 +124,7 @@ func (db *DB) do(ctx context.Context, what string, f func(*handle) error) (err e
 		}
 	}
 	if err := classify(f(c.h)); err != nil {
-		if !errors.Is(err, ErrBusy) && !errors.Is(err, ErrNoRow) {
+		if !errors.Is(err, ErrBusy) && !errors.Is(err, ErrNoRow) && !errors.Is(err, ErrChanged) {
 			// It may be broken, by a context that ended in mid-statement, say.
 			c.h.close()
 			c.h = nil
@@ -155,17 +163,8 @@ func (db *DB) Delete(ctx context.Context, key string) error {
 func (db *DB) Apply(ctx context.Context, changes []KVChange) (seq int64, err error) {
 	err = db.do(ctx, "change rows", func(h *handle) error {
 		return h.transact(ctx, "BEGIN IMMEDIATE", func() error {
-			for _, c := range changes {
-				var err error
-				if c.Deleted {
-					_, err = h.conn.ExecContext(ctx, "DELETE FROM functions WHERE k = ?", c.Key)
-				} else {
-					_, err = h.conn.ExecContext(ctx, `INSERT INTO functions(k, v, updated) VALUES (?, ?, unixepoch())
-						ON CONFLICT(k) DO UPDATE SET v = excluded.v, updated = excluded.updated`, c.Key, c.Value)
-				}
-				if err != nil {
-					return err
-				}
+			if err := h.apply(ctx, changes); err != nil {
+				return err
 			}
 			var err error
 			seq, err = h.head(ctx)
@@ -173,6 +172,23 @@ func (db *DB) Apply(ctx context.Context, changes []KVChange) (seq int64, err err
 		})
 	})
 	return seq, err
+}
+
+// apply changes rows, inside a transaction.
+func (h *handle) apply(ctx context.Context, changes []KVChange) error {
+	for _, c := range changes {
+		var err error
+		if c.Deleted {
+			_, err = h.conn.ExecContext(ctx, "DELETE FROM functions WHERE k = ?", c.Key)
+		} else {
+			_, err = h.conn.ExecContext(ctx, `INSERT INTO functions(k, v, updated) VALUES (?, ?, unixepoch())
+				ON CONFLICT(k) DO UPDATE SET v = excluded.v, updated = excluded.updated`, c.Key, c.Value)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // head is the newest place in the change log.

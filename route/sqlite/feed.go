@@ -48,7 +48,8 @@ type Feed struct {
 	path    string
 	options FeedOptions
 	wake    chan struct{}
-	seq     atomic.Int64 // all of the change log up to here is with the sink
+	seq     atomic.Int64                  // all of the change log up to here is with the sink
+	moved   atomic.Pointer[chan struct{}] // closed when seq changes
 
 	// Owned by Run.
 	sink    Sink
@@ -70,7 +71,10 @@ func OpenFeed(path string, o FeedOptions) (*Feed, error) {
 	if o.Poll < 0 || o.Batch < 0 {
 		return nil, fmt.Errorf("open feed: negative poll %v or batch %d", o.Poll, o.Batch)
 	}
-	return &Feed{path: path, options: o, wake: make(chan struct{}, 1)}, nil
+	f := &Feed{path: path, options: o, wake: make(chan struct{}, 1)}
+	moved := make(chan struct{})
+	f.moved.Store(&moved)
+	return f, nil
 }
 
 // Wake makes Run look at once, instead of at the next poll. Any goroutine may
@@ -84,6 +88,29 @@ func (f *Feed) Wake() {
 
 // Seq is how far into the change log the sink has come.
 func (f *Feed) Seq() int64 { return f.seq.Load() }
+
+// Await returns when the sink has had the change log up to seq, or ctx's error.
+func (f *Feed) Await(ctx context.Context, seq int64) error {
+	for {
+		moved := *f.moved.Load() // before the look: what comes after it closes this one
+		if f.Seq() >= seq {
+			return nil
+		}
+		f.Wake()
+		select {
+		case <-moved:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// setSeq is called by Run's goroutine alone.
+func (f *Feed) setSeq(seq int64) {
+	f.seq.Store(seq)
+	moved := make(chan struct{})
+	close(*f.moved.Swap(&moved))
+}
 
 // Run reads all rows, calls Reset, and then watches until ctx ends or the sink
 // answers an error, which is returned. It keeps trying when there is no file,
@@ -250,7 +277,7 @@ func (f *Feed) reload(ctx context.Context) error {
 		return err
 	}
 	f.schema, f.loaded = schema, true
-	f.seq.Store(seq)
+	f.setSeq(seq)
 	return nil
 }
 
@@ -276,7 +303,7 @@ func (f *Feed) advance(ctx context.Context) error {
 				return err
 			}
 		}
-		f.seq.Store(last)
+		f.setSeq(last)
 		if !more {
 			return nil
 		}

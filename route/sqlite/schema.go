@@ -7,8 +7,9 @@ import (
 	"slices"
 )
 
-// The data model. functions is the predecessor's and stays as it is; the rest
-// is ours and is re-created when it is missing or different.
+// The data model. functions is the predecessor's and stays as it is; tables hold
+// what was deployed and are made when they are missing; the rest is re-created
+// when it is missing or different.
 const createFunctions = "CREATE TABLE functions(k TEXT PRIMARY KEY, v TEXT NOT NULL, updated INTEGER)"
 
 var schema = []struct{ kind, name, sql string }{
@@ -75,6 +76,11 @@ func (h *handle) missing(ctx context.Context) (statements []string, err error) {
 		statements = append(statements, createFunctions)
 	} else if err := h.checkFunctions(ctx); err != nil {
 		return nil, err
+	}
+	for _, t := range tables {
+		if _, ok := have["table "+t.name]; !ok {
+			statements = append(statements, t.sql)
+		}
 	}
 	for _, part := range schema {
 		text, ok := have[part.kind+" "+part.name]
