@@ -34,7 +34,7 @@ type Options struct {
 	// Data is the data directory: builds run below Data/tmp, caches lie below
 	// Data/cache/build.
 	Data string
-	// Baton is the command whose `sandbox` confines what is started; nil: this
+	// Baton is the command line of the sandbox's step; nil: `sandbox` of this
 	// binary. An empty, non-nil slice: no sandbox, for trusted sources only.
 	Baton []string
 	// Max is the number of builds at a time. Too many: they share the memory of
@@ -77,7 +77,7 @@ func (o *Options) setDefaults() {
 		o.Timeout = TimeoutDefault
 	}
 	if o.Baton == nil {
-		o.Baton = []string{"/proc/self/exe"}
+		o.Baton = []string{"/proc/self/exe", "sandbox"}
 	}
 	if o.Path == "" {
 		o.Path = os.Getenv("PATH")

@@ -328,6 +328,8 @@ func scripted(t *testing.T, o Options, command, script string) *Builder {
 
 var phpFile = map[string]string{"x.php": "<?php"}
 
+// The scripts end by themselves: a test that dies must not leave something
+// behind that fills the machine.
 func TestBuildBounds(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
@@ -336,11 +338,11 @@ func TestBuildBounds(t *testing.T) {
 		o      Options
 		want   string
 	}{
-		{"time", "sleep 1000 & sleep 1000", Options{Timeout: 300 * time.Millisecond}, BuildTimeout},
-		{"output", "yes aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa >&2", Options{OutputMax: 10_000}, OutputLimit},
-		{"output without a line's end", "tr '\\0' a </dev/zero >&2", Options{OutputMax: 100_000}, OutputLimit},
+		{"time", "sleep 100 & sleep 100", Options{Timeout: 300 * time.Millisecond}, BuildTimeout},
+		{"output", "yes aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa | head -c 50000000 >&2", Options{OutputMax: 10_000}, OutputLimit},
+		{"output without a line's end", "head -c 50000000 /dev/zero | tr '\\0' a >&2", Options{OutputMax: 100_000}, OutputLimit},
 		{"memory", "head -c 300000000 /dev/zero | tail", Options{MemoryMB: 64}, BuildOOM},
-		{"disk", "while :; do head -c 1000000 /dev/zero >>big; done", Options{DiskMB: 8}, OutputLimit},
+		{"disk", "head -c 32000000 /dev/zero >big; sleep 100", Options{DiskMB: 8}, OutputLimit},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
@@ -360,7 +362,7 @@ func TestBuildBounds(t *testing.T) {
 func TestBuildIsCancelled(t *testing.T) {
 	t.Parallel()
 	started := filepath.Join(t.TempDir(), "started")
-	b := scripted(t, Options{}, "php", "sleep 1000 & echo $$ $! >"+started+".tmp; mv "+started+".tmp "+started+"; wait")
+	b := scripted(t, Options{}, "php", "sleep 100 & echo $$ $! >"+started+".tmp; mv "+started+".tmp "+started+"; wait")
 	ctx, cancel := context.WithCancelCause(t.Context())
 	gone := errors.New("the client is gone")
 	done := make(chan error)
@@ -389,7 +391,7 @@ func TestBuildIsCancelled(t *testing.T) {
 func TestBuildsWait(t *testing.T) {
 	t.Parallel()
 	gate := filepath.Join(t.TempDir(), "gate")
-	b := scripted(t, Options{Max: 1, Waiting: 1, Wait: time.Minute}, "php", "while ! [ -e "+gate+" ]; do sleep 0.02; done")
+	b := scripted(t, Options{Max: 1, Waiting: 1, Wait: time.Minute}, "php", "for i in $(seq 5000); do [ -e "+gate+" ] && exit; sleep 0.02; done")
 	req := func(state func(string)) Request {
 		return Request{Source: folder(t, phpFile), Runtime: "php", State: state}
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os/exec"
+	goruntime "runtime"
 	"strings"
 	"syscall"
 	"time"
@@ -46,6 +47,10 @@ func (e *exitError) Unwrap() error { return e.err }
 
 // run runs one step to its end, within the bounds of the build.
 func (j *job) run(ctx context.Context, s step) error {
+	// The kernel kills the command when the thread that started it ends, so
+	// that no build outlives this process, however it dies.
+	goruntime.LockOSThread()
+	defer goruntime.UnlockOSThread()
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	j.log.onExcess(func() { cancel(errOutput) })
@@ -108,7 +113,7 @@ func (j *job) command(ctx context.Context, s step) (*exec.Cmd, error) {
 	cmd := exec.CommandContext(ctx, s.argv[0], s.argv[1:]...)
 	cmd.Dir = s.dir
 	cmd.Env = j.environ(s.env)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	cmd.WaitDelay = killWait
 	return cmd, nil

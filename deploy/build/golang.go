@@ -2,7 +2,6 @@ package build
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"go/parser"
 	"go/token"
@@ -34,15 +33,8 @@ type goTool struct {
 func (j *job) goFind(ctx context.Context) (*goTool, error) {
 	var old string
 	for _, path := range j.b.look("go") {
-		home, _ := os.UserHomeDir()
-		env := []string{"GOTOOLCHAIN=local", "HOME=" + home}
 		names := []string{"GOPROXY", "GOSUMDB", "GONOSUMDB", "GONOPROXY", "GOPRIVATE"}
-		for _, name := range names {
-			if v, ok := os.LookupEnv(name); ok {
-				env = append(env, name+"="+v)
-			}
-		}
-		said, err := j.ask(ctx, env, append([]string{path, "env", "GOVERSION"}, names...)...)
+		said, err := j.askOwner(ctx, append([]string{path, "env", "GOVERSION"}, names...)...)
 		if err != nil {
 			if ctx.Err() != nil {
 				return nil, err
@@ -61,11 +53,7 @@ func (j *job) goFind(ctx context.Context) (*goTool, error) {
 				tool.proxy = append(tool.proxy, name+"="+lines[i+1])
 			}
 		}
-		for _, name := range []string{"HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy", "SSL_CERT_FILE", "SSL_CERT_DIR"} {
-			if v, ok := os.LookupEnv(name); ok {
-				tool.proxy = append(tool.proxy, name+"="+v)
-			}
-		}
+		tool.proxy = append(tool.proxy, proxyEnv()...)
 		return tool, nil
 	}
 	if old != "" {
@@ -99,52 +87,31 @@ func buildGo(ctx context.Context, j *job) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	module := filepath.Join(j.out(), moduleWasm)
-	key, err := resultKey(j.src(), "go", tool.version, dir)
-	if err != nil {
-		return "", err
-	}
-	if j.b.cache.takeResult(key, module) {
-		j.cached = true
-		return moduleWasm, nil
-	}
-	mod := filepath.Join(j.src(), "go.mod")
-	_, err = os.Lstat(mod)
-	single := errors.Is(err, fs.ErrNotExist)
-	if single {
-		if err := os.WriteFile(mod, []byte("module function\n\ngo "+tool.language+"\n"), 0o600); err != nil {
-			return "", fmt.Errorf("write go.mod: %w", err)
-		}
-	}
-	flags := "-mod=readonly"
-	if _, err := os.Lstat(filepath.Join(j.src(), "vendor", "modules.txt")); err == nil {
-		flags = "-mod=vendor"
-	} else if !single {
-		if err := j.goFetch(ctx, tool); err != nil {
-			return "", err
-		}
-	}
 	wrapper := filepath.Join(j.src(), dir, gowrap.FileName)
 	if _, err := os.Lstat(wrapper); err == nil {
 		return "", bad("the file name %s is the platform's own: rename it", gowrap.FileName)
 	}
-	if err := os.WriteFile(wrapper, gowrap.Source("main"), 0o600); err != nil {
-		return "", fmt.Errorf("write wrapper: %w", err)
-	}
-	j.state(StateBuilding)
-	err = j.run(ctx, step{
-		argv:  append([]string{tool.path}, gowrap.BuildArgs(module)...),
-		dir:   filepath.Join(j.src(), dir),
-		env:   append(j.goEnv(flags, goProxyNone), gowrap.BuildEnv()...),
-		read:  []string{j.b.cache.dir(cacheGoMod)},
-		write: []string{j.b.cache.dir(cacheGo)},
+	return j.cached1(moduleWasm, []string{"go", tool.version, dir, gowrapHash()}, func(output string) error {
+		flags, err := j.goModule(ctx, tool)
+		if err != nil {
+			return err
+		}
+		if err := os.WriteFile(wrapper, gowrap.Source("main"), 0o600); err != nil {
+			return fmt.Errorf("write wrapper: %w", err)
+		}
+		j.state(StateBuilding)
+		return j.run(ctx, step{
+			argv:  append([]string{tool.path}, gowrap.BuildArgs(output)...),
+			dir:   filepath.Join(j.src(), dir),
+			env:   append(j.goEnv(flags, goProxyNone), gowrap.BuildEnv()...),
+			read:  []string{j.b.cache.dir(cacheGoMod)},
+			write: []string{j.b.cache.dir(cacheGo)},
+		})
 	})
-	if err != nil {
-		return "", err
-	}
-	j.b.cache.keepResult(key, module)
-	return moduleWasm, nil
 }
+
+// gowrapHash stands for the wrapper in the keys of results.
+func gowrapHash() string { return hash(gowrap.Source("main")) }
 
 // goEnv is what every go command of a build is told.
 func (j *job) goEnv(flags, proxy string) []string {

@@ -84,11 +84,17 @@ type toolchain struct {
 }
 
 var toolchains = map[string]toolchain{
-	"go":     {hidden, buildGo},
-	"wasm":   {hidden, buildWasm},
-	"php":    {versionControl, buildPHP},
-	"python": {versionControl, buildPython},
-	"native": {versionControl, buildNative},
+	"go":       {hidden, buildGo},
+	"tinygo":   {hidden, buildTinyGo},
+	"rust":     {hidden, buildRust},
+	"c":        {hidden, buildCNative},
+	"cpp":      {hidden, buildCNative},
+	"c-wasm":   {hidden, buildCWasm},
+	"cpp-wasm": {hidden, buildCWasm},
+	"wasm":     {hidden, buildWasm},
+	"php":      {versionControl, buildPHP},
+	"python":   {versionControl, buildPython},
+	"native":   {versionControl, buildNative},
 }
 
 func key(runtime, target string) string {
@@ -175,4 +181,27 @@ func (j *job) publish() error {
 		return err
 	}
 	return fmt.Errorf("write artifact: %w", err)
+}
+
+// cached1 makes the one file called name in out: by make, or from the results
+// that were made from the same sources by what identity describes.
+func (j *job) cached1(name string, identity []string, make func(output string) error) (string, error) {
+	output := filepath.Join(j.out(), name)
+	key, err := resultKey(j.src(), identity...)
+	if err != nil {
+		return "", err
+	}
+	if j.b.cache.takeResult(key, output) {
+		j.cached = true
+		return name, nil
+	}
+	if err := make(output); err != nil {
+		return "", err
+	}
+	info, err := os.Lstat(output)
+	if err != nil || !info.Mode().IsRegular() {
+		return "", bad("the toolchain made no file")
+	}
+	j.b.cache.keepResult(key, output)
+	return name, nil
 }

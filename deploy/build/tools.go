@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -18,11 +19,27 @@ func (b *Builder) look(name string) []string {
 			continue
 		}
 		path := filepath.Join(dir, name)
-		if info, err := os.Stat(path); err == nil && info.Mode().IsRegular() && info.Mode()&0o111 != 0 {
+		if b.isCommand(path) {
 			found = append(found, path)
 		}
 	}
 	return found
+}
+
+func (b *Builder) isCommand(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && info.Mode().IsRegular() && info.Mode()&0o111 != 0
+}
+
+// proxyEnv is how the machine's owner reaches the network, for fetching.
+func proxyEnv() []string {
+	var env []string
+	for _, name := range []string{"HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy", "SSL_CERT_FILE", "SSL_CERT_DIR"} {
+		if v, ok := os.LookupEnv(name); ok {
+			env = append(env, name+"="+v)
+		}
+	}
+	return env
 }
 
 // lookOne returns the first command of any of these names.
@@ -51,34 +68,59 @@ type probes struct {
 // takes a second.
 const probeTimeout = 20 * time.Second
 
-// ask runs a command of the machine's owner, not of an uploader, that prints
+// ask runs a toolchain's command, as a build would run it, that prints
 // something about itself, and returns that. Answers are kept.
 func (j *job) ask(ctx context.Context, env []string, argv ...string) (string, error) {
-	info, err := os.Stat(argv[0])
+	return j.b.probes.answer(fmt.Sprintf("%q %q", argv, env), argv[0], func() (string, error) {
+		ctx, cancel := context.WithTimeout(ctx, probeTimeout)
+		defer cancel()
+		var text strings.Builder
+		err := j.run(ctx, step{argv: argv, env: env, dir: j.home(), stdout: &limitedText{&text, probeMax}, quiet: true})
+		return text.String(), err
+	})
+}
+
+// askOwner is ask outside of the sandbox, with the environment of the
+// machine's owner, for what their settings decide. The command sees nothing of the user's.
+func (j *job) askOwner(ctx context.Context, argv ...string) (string, error) {
+	return j.b.probes.answer(fmt.Sprintf("owner %q", argv), argv[0], func() (string, error) {
+		ctx, cancel := context.WithTimeout(ctx, probeTimeout)
+		defer cancel()
+		var text strings.Builder
+		cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
+		cmd.Dir = "/"
+		cmd.Env = append(os.Environ(), "GOTOOLCHAIN=local", "RUSTUP_AUTO_INSTALL=0")
+		cmd.Stdout = &limitedText{&text, probeMax}
+		cmd.WaitDelay = killWait
+		err := cmd.Run()
+		return text.String(), err
+	})
+}
+
+// answer returns what was said to a question before, or asks.
+func (p *probes) answer(question, command string, ask func() (string, error)) (string, error) {
+	info, err := os.Stat(command)
 	if err != nil {
 		return "", err
 	}
-	key := fmt.Sprintf("%q %q %d %v", argv, env, info.Size(), info.ModTime())
-	p := &j.b.probes
+	key := fmt.Sprintf("%s %d %v", question, info.Size(), info.ModTime())
 	p.mu.Lock()
 	said, ok := p.said[key]
 	p.mu.Unlock()
 	if ok {
 		return said, nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
-	defer cancel()
-	var text strings.Builder
-	if err := j.run(ctx, step{argv: argv, env: env, dir: j.home(), stdout: &limitedText{&text, probeMax}, quiet: true}); err != nil {
+	if said, err = ask(); err != nil {
 		return "", err
 	}
+	said = strings.TrimSpace(said)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.said == nil || len(p.said) >= probesMax {
 		p.said = map[string]string{}
 	}
-	p.said[key] = strings.TrimSpace(text.String())
-	return p.said[key], nil
+	p.said[key] = said
+	return said, nil
 }
 
 const (
