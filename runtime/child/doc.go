@@ -3,7 +3,9 @@
 //
 // # What an executor does
 //
-// It makes one Pool per loaded function. For an invocation it takes a Process
+// It is made on a *Shared, which all executors of a worker have in common (New
+// makes it). It makes one Pool per loaded function (Shared.NewPool, with Shared.Spec as the start of
+// Config.Spec). For an invocation it takes a Process
 // (Pool.Get, which starts one or waits), says who uses it (Process.Begin), talks to it over
 // Process.Channel in its own way, says that it is over (Process.End), and gives it back (Pool.Put).
 //

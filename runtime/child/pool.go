@@ -1,0 +1,320 @@
+package child
+
+import (
+	"slices"
+	"sync"
+	"time"
+
+	"baton/runtime"
+	"baton/sandbox"
+)
+
+// Config is one function's pool.
+type Config struct {
+	// Name is the function's, for the log.
+	Name string
+	// Spec is what each process is and may do. Dir is set here.
+	Spec sandbox.Spec
+	// Max bounds the processes; zero: Options.ProcessesMax.
+	Max int
+	// Uses is how many requests a process serves before it is replaced; zero: any number.
+	Uses int
+
+	// Open runs before each start and may set Stdin, Output, Files and State of the process.
+	// Ready runs once it is started, and returns when it takes requests; reads of its Channel
+	// are bounded then. Free runs when the process is gone, also when Open or Ready has
+	// failed. Each may be nil.
+	Open  func(*Process) error
+	Ready func(*Process) error
+	Free  func(*Process)
+}
+
+// Pool holds the processes of one function.
+type Pool struct {
+	o *Shared
+	c Config
+
+	background sync.WaitGroup // the watcher, starts and ends of processes
+	out        sync.WaitGroup // processes between Get and Put
+	done       chan struct{}  // closed by Close
+	wake       chan struct{}  // holds one: the watcher has something to look at
+
+	mu       sync.Mutex
+	all      []*Process // guarded by mu; those that run
+	idle     []*Process // guarded by mu; the last used last
+	starting int        // guarded by mu
+	waiters  []*waiter  // guarded by mu; the first to wait first
+	closed   bool       // guarded by mu
+	watching bool       // guarded by mu; the watcher runs
+	asleep   bool       // guarded by mu; … and ticks slowly
+	pause    time.Duration
+	again    time.Time // guarded by mu; no start before
+	failed   error     // guarded by mu; of the last start
+}
+
+type waiter struct {
+	inv      *runtime.Invocation
+	deadline time.Time
+	since    time.Time
+	got      chan grant // holds one
+}
+
+// grant is what a waiter gets: a process, or a result.
+type grant struct {
+	p      *Process
+	result runtime.Result
+}
+
+// NewPool makes a pool without processes.
+func (o *Shared) NewPool(c Config) *Pool {
+	if c.Max <= 0 {
+		c.Max = o.ProcessesMax
+	}
+	return &Pool{o: o, c: c, done: make(chan struct{}), wake: make(chan struct{}, 1)}
+}
+
+// Get returns a process for inv, which is then the caller's until Put: an idle one, or the next that becomes
+// free or is started. nil: there is none before the deadline, because starts do
+// not succeed, or because inv was cancelled; the result says so.
+func (p *Pool) Get(inv *runtime.Invocation, deadline time.Time) (*Process, runtime.Result) {
+	p.mu.Lock()
+	if p.closed {
+		p.mu.Unlock()
+		return nil, runtime.Result{Reason: runtime.Unavailable, Detail: "function was closed"}
+	}
+	p.watch()
+	if n := len(p.idle); n > 0 {
+		pr := p.idle[n-1]
+		p.idle = p.idle[:n-1]
+		p.out.Add(1)
+		p.mu.Unlock()
+		return pr, runtime.Result{}
+	}
+	now := time.Now()
+	if len(p.all)+p.starting == 0 {
+		if now.Before(p.again) {
+			err := p.failed
+			p.mu.Unlock()
+			return nil, runtime.Result{Reason: runtime.Unavailable, Detail: "no process can be started: " + err.Error()}
+		}
+		p.grow()
+	}
+	if len(p.waiters) >= waitersMax {
+		p.mu.Unlock()
+		return nil, runtime.Result{Reason: runtime.Unavailable, Detail: "too many requests wait for a process"}
+	}
+	w := &waiter{inv: inv, deadline: deadline, since: now, got: make(chan grant, 1)}
+	p.waiters = append(p.waiters, w)
+	p.mu.Unlock()
+	g := <-w.got // by Put, a start, the watcher, or Close
+	return g.p, g.result
+}
+
+// Put gives a process back. One that is not reusable is ended.
+func (p *Pool) Put(pr *Process, reusable bool) {
+	defer p.out.Done()
+	p.mu.Lock()
+	reusable = reusable && !p.closed && (p.c.Uses <= 0 || pr.Requests < p.c.Uses)
+	if reusable {
+		p.hand(pr)
+		p.mu.Unlock()
+		return
+	}
+	p.drop(pr)
+	if len(p.waiters) > 0 && len(p.all)+p.starting == 0 {
+		p.grow()
+	}
+	p.mu.Unlock()
+}
+
+// hand gives a process to who waits first, or keeps it. mu is held.
+func (p *Pool) hand(pr *Process) {
+	if len(p.waiters) > 0 {
+		w := p.waiters[0]
+		p.waiters[0] = nil
+		p.waiters = p.waiters[1:]
+		p.out.Add(1)
+		w.got <- grant{p: pr}
+		return
+	}
+	pr.usedAt = time.Now()
+	p.idle = append(p.idle, pr)
+}
+
+// drop takes a process out and ends it beside. mu is held.
+func (p *Pool) drop(pr *Process) {
+	p.all = slices.DeleteFunc(p.all, func(q *Process) bool { return q == pr })
+	p.background.Go(pr.release)
+}
+
+// grow starts one more process beside. mu is held; Close waits for it.
+func (p *Pool) grow() {
+	p.starting++
+	p.background.Go(func() {
+		pr, err := p.start()
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.starting--
+		if err != nil {
+			p.notStarted(err)
+			return
+		}
+		p.pause, p.failed = 0, nil
+		p.all = append(p.all, pr)
+		if p.closed {
+			p.drop(pr)
+			return
+		}
+		p.hand(pr)
+	})
+}
+
+// notStarted has everybody who waits for the first process answered, and makes
+// a pause. mu is held.
+func (p *Pool) notStarted(err error) {
+	p.pause = min(max(2*p.pause, pauseFirst), pauseMax)
+	p.again, p.failed = time.Now().Add(p.pause), err
+	p.o.Log.Error("a function's process cannot be started", "function", p.c.Name, "err", err, "again", p.pause.String())
+	if len(p.all)+p.starting > 0 {
+		return
+	}
+	for _, w := range p.waiters {
+		w.got <- grant{result: runtime.Result{Reason: runtime.Unavailable, Detail: "no process can be started: " + err.Error()}}
+	}
+	p.waiters = nil
+}
+
+// watch has the watcher run, and tick. mu is held.
+func (p *Pool) watch() {
+	if !p.watching {
+		p.watching = true
+		p.background.Go(p.watcher)
+		return
+	}
+	if p.asleep {
+		p.asleep = false
+		select {
+		case p.wake <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// slowTicks is how many ticks without anything to do it takes until the
+// watcher ticks slowly.
+const slowTicks = 10
+
+// watcher looks after deadlines, cancellations, waiting requests and idle
+// processes, until there are no processes, or Close.
+func (p *Pool) watcher() {
+	ticker := time.NewTicker(tickEvery)
+	defer ticker.Stop()
+	for quiet := 0; ; {
+		select {
+		case <-p.done:
+			return
+		case <-p.wake:
+			ticker.Reset(tickEvery)
+			quiet = 0
+			continue
+		case <-ticker.C:
+		}
+		busy, over := p.look(time.Now())
+		if over {
+			return
+		}
+		if quiet++; busy {
+			quiet = 0
+		}
+		if quiet == slowTicks {
+			p.mu.Lock()
+			p.asleep = true
+			p.mu.Unlock()
+			ticker.Reset(idleAfter / 4)
+		}
+	}
+}
+
+// look is one tick. over: there is nothing left to watch, and the watcher ends.
+func (p *Pool) look(now time.Time) (busy, over bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed {
+		return false, true
+	}
+	for _, pr := range p.all {
+		if pr.look(now) {
+			busy = true
+		}
+	}
+	p.lookWaiters(now)
+	p.lookIdle(now)
+	busy = busy || len(p.waiters) > 0 || p.starting > 0
+	if !busy && len(p.all) == 0 {
+		p.watching, p.asleep = false, false
+		return false, true
+	}
+	return busy, false
+}
+
+// lookWaiters answers who cannot wait any longer, and starts one more process
+// for who has waited long enough. mu is held.
+func (p *Pool) lookWaiters(now time.Time) {
+	p.waiters = slices.DeleteFunc(p.waiters, func(w *waiter) bool {
+		switch {
+		case w.inv.Cancel != nil && w.inv.Cancel.Load():
+			w.got <- grant{result: runtime.Result{Reason: runtime.Cancelled, Detail: "cancelled"}}
+		case now.After(w.deadline):
+			w.got <- grant{result: runtime.Result{Reason: runtime.Timeout, Detail: "no process was free before the deadline"}}
+		default:
+			return false
+		}
+		return true
+	})
+	if len(p.waiters) > 0 && p.starting == 0 && len(p.all) < p.c.Max && now.Sub(p.waiters[0].since) >= growAfter && !now.Before(p.again) {
+		p.grow()
+	}
+}
+
+// lookIdle ends processes that were not used for long, and those that have
+// ended by themselves. mu is held.
+func (p *Pool) lookIdle(now time.Time) {
+	p.idle = slices.DeleteFunc(p.idle, func(pr *Process) bool {
+		select {
+		case <-pr.exited:
+		default:
+			if now.Sub(pr.usedAt) < idleAfter {
+				return false
+			}
+		}
+		p.drop(pr)
+		return true
+	})
+}
+
+// Close ends all processes, also those that serve an invocation, which ends
+// with Cancelled, and waits for everything that the pool has started, and until
+// everybody has put back what Get gave.
+func (p *Pool) Close() {
+	p.mu.Lock()
+	if p.closed {
+		p.mu.Unlock()
+		return
+	}
+	p.closed = true
+	close(p.done)
+	for _, w := range p.waiters {
+		w.got <- grant{result: runtime.Result{Reason: runtime.Unavailable, Detail: "function was closed"}}
+	}
+	p.waiters = nil
+	for _, pr := range p.idle {
+		p.drop(pr)
+	}
+	p.idle = nil
+	for _, pr := range p.all { // those that run are put back by who has them
+		pr.Fail(runtime.Cancelled, "function was closed")
+	}
+	p.mu.Unlock()
+	p.out.Wait()
+	p.background.Wait()
+}
