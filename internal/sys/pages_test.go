@@ -21,7 +21,7 @@ func TestPrivatePagesAreThoseThatWereWritten(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = Munmap(all) }()
-	if err := MmapOver(all[:pages*PageSize], fd); err != nil {
+	if err := MmapOverAt(all[:pages*PageSize], fd, 0); err != nil {
 		t.Fatal(err)
 	}
 	PopulateRead(all[:pages*PageSize])

@@ -24,21 +24,21 @@ func MmapReserve(size int) ([]byte, error) {
 	return b, nil
 }
 
-// MmapOver replaces the pages of b by a private view of the file behind fd,
-// from its start: b reads as the file, and writing to b copies the page first.
+// MmapOverAt replaces the pages of b by a private view of the file behind fd,
+// from offset at on, a multiple of PageSize: b reads as the file, and writing to b copies the page first.
 // The address of b does not change. len(b) is a multiple of PageSize.
 //
 // Source: mmap(2), MAP_FIXED and MAP_PRIVATE.
-func MmapOver(b []byte, fd int) error {
+func MmapOverAt(b []byte, fd int, at int64) error {
 	if len(b) == 0 {
 		return nil
 	}
-	at, _, errno := unix.Syscall6(unix.SYS_MMAP, uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)),
-		unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_FIXED|unix.MAP_NORESERVE, uintptr(fd), 0)
+	got, _, errno := unix.Syscall6(unix.SYS_MMAP, uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)),
+		unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_FIXED|unix.MAP_NORESERVE, uintptr(fd), uintptr(at))
 	if errno != 0 {
 		return fmt.Errorf("map %d bytes over: %w", len(b), errno)
 	}
-	if at != uintptr(unsafe.Pointer(unsafe.SliceData(b))) {
+	if got != uintptr(unsafe.Pointer(unsafe.SliceData(b))) {
 		panic("sys: mmap with MAP_FIXED moved")
 	}
 	return nil

@@ -14,7 +14,8 @@
 //
 // # Goroutines
 //
-// None: code runs on the goroutine that calls Invoke. Prepared code calls
+// Code runs on the goroutine that calls Invoke. The only others put instances back that have
+// megabytes to copy (pool.end) or close them (Executor.evictFrom), and end by themselves. Prepared code calls
 // check every fraction of a millisecond, where the deadline and cancellation
 // are looked at, the invocation is promoted off an event loop, and the Go scheduler gets its turn.
 //
@@ -92,6 +93,9 @@ type Executor struct {
 	kept atomic.Int64
 	// uses counts invocations, to tell which instance was used last.
 	uses atomic.Uint64
+	// beside are goroutines that put back or close instances; see pool.end and evictFrom.
+	beside   sync.WaitGroup
+	evicting atomic.Bool
 
 	mu    sync.Mutex
 	pools map[poolKey]*pool
@@ -133,10 +137,12 @@ func New(o Options) (*Executor, error) {
 // Close ends the engine; see runtime.Executor.
 func (e *Executor) Close() error {
 	e.mu.Lock()
-	defer e.mu.Unlock()
-	if len(e.pools) > 0 {
+	n := len(e.pools)
+	e.mu.Unlock()
+	if n > 0 {
 		return errors.New("functions are still loaded")
 	}
+	e.beside.Wait()
 	ctx := context.Background()
 	e.pagemap.Close()
 	return errors.Join(e.rt.Close(ctx), e.cache.Close(ctx))
@@ -287,7 +293,7 @@ func (l *loaded) Invoke(inv *runtime.Invocation) runtime.Result {
 	if in == nil {
 		return result
 	}
-	result, reusable := in.invoke(l.f, inv)
+	result = in.invoke(l.f, inv)
 	short := !in.promoted && (in.started.IsZero() || in.checked.Sub(in.started) < runtime.Slice)
 	if short {
 		if n := l.slow.Load(); n > 0 {
@@ -296,7 +302,7 @@ func (l *loaded) Invoke(inv *runtime.Invocation) runtime.Result {
 	} else if n := l.slow.Load(); n < slowHigh {
 		l.slow.Store(n + slowStep)
 	}
-	l.pool.put(in, reusable)
+	l.pool.end(in, result, inv)
 	return result
 }
 

@@ -39,7 +39,7 @@ func (in *instance) freezeImage() error {
 	if in.memory == nil || in.tainted.Get() != 0 || in.dirty || in.closed != 0 {
 		return fmt.Errorf("state that cannot be put back")
 	}
-	im, err := newImage(in.memory.region[:in.memory.length])
+	im, err := in.memory.snapshot()
 	if err != nil {
 		return err
 	}

@@ -48,9 +48,11 @@ type instance struct {
 	closed   uint8
 	dirty    bool // cannot be put back: files were touched
 	promoted bool
+	faulted  uint64    // the process's count of page faults after the run; see memory.restore
 	started  time.Time // zero until somebody needs to know
 	deadline time.Time
 	checked  time.Time
+	refill   uint64 // fuel that the last check gave
 	scratch  []byte
 
 	// Freezing at the first read of stdin; see freeze.
@@ -176,7 +178,7 @@ func (in *instance) initialise(f *runtime.Function, inv *runtime.Invocation) err
 	im := &pristine{shareable: shareable}
 	if in.memory != nil {
 		var err error
-		if im.image, err = newImage(in.memory.region[:in.memory.length]); err != nil {
+		if im.image, err = in.memory.snapshot(); err != nil {
 			return err
 		}
 		if err := in.memory.adopt(im.image); err != nil {
@@ -206,7 +208,7 @@ type pristine struct {
 // clone starts from an image.
 func (in *instance) clone(im *pristine) error {
 	if in.memory != nil {
-		if n := len(im.image.view); n > in.memory.length {
+		if n := im.image.size; n > in.memory.length {
 			if _, ok := in.mem.Grow(uint32(n-in.memory.length) >> 16); !ok {
 				return fmt.Errorf("memory cannot grow to the image's %d bytes", n)
 			}
@@ -227,7 +229,7 @@ func (in *instance) begin(f *runtime.Function, inv *runtime.Invocation) {
 	in.result, in.ended = runtime.Result{}, false
 	in.read0, in.eof, in.closed, in.promoted, in.resumed = 0, false, 0, false, false
 	in.started, in.checked, in.deadline = time.Time{}, time.Time{}, inv.Deadline
-	in.leave = nil
+	in.leave, in.refill = nil, prepare.FuelRefill
 	if in.memory != nil {
 		in.memory.begin(in.pool.executor.faults.Load())
 	}
@@ -243,9 +245,8 @@ func (in *instance) start(now time.Time) {
 	}
 }
 
-// invoke runs the function once. reusable reports whether the instance was
-// put back and may serve again.
-func (in *instance) invoke(f *runtime.Function, inv *runtime.Invocation) (result runtime.Result, reusable bool) {
+// invoke runs the function once. The instance must be put back after it; see pool.end.
+func (in *instance) invoke(f *runtime.Function, inv *runtime.Invocation) runtime.Result {
 	in.begin(f, inv)
 	var err error
 	if in.freezes || in.exits {
@@ -253,15 +254,21 @@ func (in *instance) invoke(f *runtime.Function, inv *runtime.Invocation) (result
 	} else {
 		err = in.run.CallWithStack(in, nil)
 	}
-	result = in.outcome(err)
+	result := in.outcome(err)
 	if exits := in.ended && (result.Reason == runtime.OK || result.Reason == runtime.Exit); exits != in.exits {
 		in.exits = exits
 		in.hook()
 	}
-	reusable = in.putBack(result)
 	in.inv, in.function = nil, nil
-	return result, reusable
+	if in.memory != nil && in.memory.looks() {
+		in.faulted = sys.Faults()
+		in.pool.executor.faults.Store(in.faulted)
+	}
+	return result
 }
+
+// heavy reports whether putting the instance back may take long.
+func (in *instance) heavy() bool { return in.memory != nil && in.memory.heavy(in.faulted) }
 
 // outcome says how a call ended that returned err.
 func (in *instance) outcome(err error) runtime.Result {
@@ -349,15 +356,10 @@ func (in *instance) putBack(result runtime.Result) bool {
 		return false
 	}
 	if in.memory != nil {
-		if in.memory.length > len(in.memory.image.view) && !shrink(in.mem, in.memory.region, len(in.memory.image.view)) {
+		if size := in.memory.image.size; in.memory.length > size && !shrink(in.mem, in.memory.region, size) {
 			return false
 		}
-		var faults uint64
-		if in.memory.looks() {
-			faults = sys.Faults()
-			in.pool.executor.faults.Store(faults)
-		}
-		if err := in.memory.restore(faults); err != nil {
+		if err := in.memory.restore(in.faulted); err != nil {
 			return false
 		}
 	}

@@ -1,36 +1,50 @@
 package wasm
 
 import (
+	"bytes"
 	"fmt"
+	goruntime "runtime"
 
 	"baton/internal/fd"
 	"baton/internal/sys"
 )
 
-// image is the memory that every invocation starts from: an anonymous file,
+// image is the memory that every invocation starts from: an anonymous file with what is not zero,
 // mapped privately by each instance and read by put-back. Immutable; shared by the instances that start from it.
 type image struct {
 	file fd.FD
-	view []byte // the whole image, read-only
+	view []byte          // of the file, read-only: only data is read, as reading a hole fills it
+	size int             // of the memory, in bytes
+	data []sys.PageRange // ascending, with gaps between; everything else is zeros
+	// mapped is what instances map: all of a small image, because pages of zeros that were only read
+	// are not always told from written ones; of a large one, data.
+	mapped []sys.PageRange
 }
 
-// newImage keeps a copy of mem.
-func newImage(mem []byte) (*image, error) {
+// How an image is cut into data and zeros.
+const (
+	// gapMin is the shortest run of zeros that is left out, in bytes: each costs a mapping of
+	// its own in every instance.
+	gapMin = 64 << 10
+	// extentsMax is the most ranges of data; with more of them, longer gaps are filled.
+	extentsMax = 8
+)
+
+// newImage keeps a copy of mem, of which only the ranges touched may hold something else than zeros.
+func newImage(mem []byte, touched []sys.PageRange) (*image, error) {
 	n, err := sys.MemfdCreate("baton-image", int64(len(mem)))
 	if err != nil {
 		return nil, err
 	}
-	im := &image{file: fd.New(n)}
+	im := &image{file: fd.New(n), size: len(mem), data: extents(mem, touched)}
 	if len(mem) == 0 {
 		return im, nil
 	}
-	// Pages of zeros stay holes of the file.
-	for at := 0; at < len(mem); at += sys.PageSize {
-		page := mem[at : at+sys.PageSize]
-		if zero(page) {
-			continue
-		}
-		if err := sys.WriteAt(n, page, int64(at)); err != nil {
+	if im.mapped = im.data; im.size <= populateMax {
+		im.mapped = []sys.PageRange{{Start: 0, End: im.size}}
+	}
+	for _, r := range im.data {
+		if err := sys.WriteAt(n, mem[r.Start:r.End], int64(r.Start)); err != nil {
 			_ = im.file.Close()
 			return nil, err
 		}
@@ -39,17 +53,61 @@ func newImage(mem []byte) (*image, error) {
 		_ = im.file.Close()
 		return nil, err
 	}
-	sys.PopulateRead(im.view)
+	for _, r := range im.data {
+		sys.PopulateRead(im.view[r.Start:r.End])
+	}
 	return im, nil
 }
 
-func zero(p []byte) bool {
-	for _, c := range p {
-		if c != 0 {
-			return false
+// extents returns where mem is not zeros, in at most extentsMax ranges of pages.
+func extents(mem []byte, touched []sys.PageRange) []sys.PageRange {
+	var pages []sys.PageRange
+	for _, r := range touched {
+		for at := r.Start; at < r.End; at += sys.PageSize {
+			if bytes.Equal(mem[at:at+sys.PageSize], zeroPage[:]) {
+				continue
+			}
+			if n := len(pages); n > 0 && pages[n-1].End == at {
+				pages[n-1].End += sys.PageSize
+			} else {
+				pages = append(pages, sys.PageRange{Start: at, End: at + sys.PageSize})
+			}
 		}
 	}
-	return true
+	for gap := gapMin; ; gap *= 2 {
+		var out []sys.PageRange
+		for _, r := range pages {
+			if n := len(out); n > 0 && r.Start-out[n-1].End < gap {
+				out[n-1].End = r.End
+			} else {
+				out = append(out, r)
+			}
+		}
+		if len(out) <= extentsMax {
+			return out
+		}
+	}
+}
+
+var zeroPage [sys.PageSize]byte
+
+// put makes dst, which begins at the offset at, as the image is there; zeros behind its end.
+func (im *image) put(dst []byte, at int) {
+	for _, r := range im.data {
+		if r.End <= at {
+			continue
+		}
+		if r.Start >= at+len(dst) {
+			break
+		}
+		if n := r.Start - at; n > 0 {
+			clear(dst[:n])
+			dst, at = dst[n:], r.Start
+		}
+		n := copy(dst, im.view[at:r.End])
+		dst, at = dst[n:], at+n
+	}
+	clear(dst)
 }
 
 // close unmaps the image. No instance may put back from it any more; those
@@ -61,14 +119,29 @@ func (im *image) close() {
 	_ = im.file.Close()
 }
 
-// How put-back keeps the list of dirty pages short (see restore).
+// How put-back works (see restore).
 const (
-	// copyMax: a memory up to this size is copied back whole, which costs less than
-	// asking the kernel whether anything happened.
-	copyMax = 64 << 10
+	// wholeMax: a memory up to this size is put back whole while its function is called all the
+	// time, which costs less than asking the kernel whether a page was written.
+	wholeMax = 128 << 10
+	// hotGap: an instance is hot when at most so many invocations of others lie between two of its own, so
+	// that its memory is still in the processor's cache. hotRuns in a row make it put back whole.
+	hotGap  = 8
+	hotRuns = 256
 	// dirtyFew: up to so many bytes of dirty pages are copied back for ever.
 	// More, and the list is begun anew from time to time.
 	dirtyFew = 256 << 10
+	// scanQuick: to look through the page table of so many bytes takes less than 200 µs.
+	scanQuick = 64 << 20
+	// heavyMin: from so many bytes of dirty pages on, put-back is not for an event
+	// loop's goroutine: about 50 µs.
+	heavyMin = 1 << 20
+	// restoreStep is how much is copied back before others get their turn.
+	restoreStep = 1 << 20
+	// populateMax: an image up to this size is mapped and entered into the page table with its
+	// zeros, which saves a fault for each page that is read. A larger one would take
+	// tens of milliseconds, and memory for its zeros.
+	populateMax = 4 << 20
 	// renewFirst and renewMax bound how many invocations lie between two
 	// beginnings: doubled when the list comes out as long as before.
 	renewFirst, renewMax = 16, 4096
@@ -85,7 +158,9 @@ const (
 // that the next one, which mostly writes the same pages, faults no more. See
 // RATIONALE.md, "How does put-back know what an invocation wrote?".
 //
-// Invariant: outside of dirty, region[:len(image)] reads as the image and the
+// A small memory that is used all the time is put back whole instead: then all of its pages are private.
+//
+// Invariant: outside of dirty, region[:image.size] reads as the image and the
 // rest as zeros, when no invocation is running.
 type memory struct {
 	region []byte // limit bytes
@@ -100,6 +175,8 @@ type memory struct {
 	dirty   []sys.PageRange
 	bytes   int    // in dirty
 	faults  uint64 // the process's count at the last look: no page of ours became private since
+	hot     int    // uses in a row that came soon after the one before; see used
+	whole   bool   // all of the image is put back each time; dirty is of no use
 
 	// Renewal of dirty.
 	age, renew int
@@ -135,28 +212,40 @@ func (m *memory) Free() {
 	}
 }
 
+// snapshot keeps an image of the memory as it is. Nothing was mapped over it yet.
+func (m *memory) snapshot() (*image, error) {
+	touched, err := m.pagemap.Private(m.region[:m.length], nil)
+	if err != nil {
+		return nil, err
+	}
+	return newImage(m.region[:m.length], touched)
+}
+
 // adopt makes im what the memory is put back to, and puts it back.
 func (m *memory) adopt(im *image) error {
-	if len(im.view) > m.limit {
-		return fmt.Errorf("image of %d bytes in a memory of %d", len(im.view), m.limit)
+	if im.size > m.limit {
+		return fmt.Errorf("image of %d bytes in a memory of %d", im.size, m.limit)
 	}
 	if err := sys.Discard(m.region[:m.high]); err != nil {
 		return err
 	}
-	m.image, m.length, m.high = im, len(im.view), len(im.view)
-	if m.length <= copyMax {
-		copy(m.region, im.view)
-		m.dirty = append(m.dirty[:0], sys.PageRange{Start: 0, End: m.length})
-		m.bytes = m.length
-		return nil
+	m.image, m.length, m.high = im, im.size, im.size
+	for _, r := range im.mapped {
+		if err := sys.MmapOverAt(m.region[r.Start:r.End], im.file.Borrow(), int64(r.Start)); err != nil {
+			return err
+		}
 	}
-	if err := sys.MmapOver(m.region[:m.length], im.file.Borrow()); err != nil {
-		return err
-	}
-	sys.PopulateRead(m.region[:m.length])
-	m.dirty, m.bytes = m.dirty[:0], 0
-	m.faults = 0 // unknown: the first restore looks
+	m.begun()
 	return nil
+}
+
+// begun notes that no page is private.
+func (m *memory) begun() {
+	for _, r := range m.image.mapped {
+		sys.PopulateRead(m.region[r.Start:r.End])
+	}
+	m.dirty, m.bytes, m.whole = m.dirty[:0], 0, false
+	m.faults = 0 // unknown: the next restore looks
 }
 
 // begin says that an invocation begins; faults is a count of the process's
@@ -169,38 +258,98 @@ func (m *memory) begin(faults uint64) {
 }
 
 // looks reports whether restore needs to know the count of page faults.
-func (m *memory) looks() bool { return m.high > len(m.image.view) || len(m.image.view) > copyMax }
+func (m *memory) looks() bool { return m.image != nil && !m.whole }
+
+// used notes that so many invocations of others lie between this use and the one before.
+func (m *memory) used(gap uint64) {
+	if gap <= hotGap {
+		m.hot++
+	} else {
+		m.hot = 0
+	}
+}
+
+// heavy reports whether restore may take longer than an event loop can wait. It looks
+// through the page table of a small memory, as restore would; see there for faults.
+func (m *memory) heavy(faults uint64) bool {
+	if m.image == nil {
+		return m.high > heavyMin // to be unmapped
+	}
+	if m.looks() && faults != m.faults {
+		if m.high > scanQuick || m.look(faults) != nil {
+			return true
+		}
+	}
+	return m.bytes > heavyMin
+}
+
+// look lists the dirty pages anew unless no page can have become private.
+func (m *memory) look(faults uint64) (err error) {
+	if !m.looks() || faults == m.faults {
+		return nil
+	}
+	if m.dirty, err = m.pagemap.Private(m.region[:m.high], m.dirty[:0]); err != nil {
+		return err
+	}
+	m.faults = faults
+	m.bytes = 0
+	for _, r := range m.dirty {
+		m.bytes += r.End - r.Start
+	}
+	return nil
+}
 
 // restore puts back what was written since adopt or the last restore. faults
 // is the process's count of page faults, read after the last write; without
 // meaning when looks is false.
 func (m *memory) restore(faults uint64) error {
-	if m.looks() {
-		if faults != m.faults {
-			m.faults = faults
-			var err error
-			if m.dirty, err = m.pagemap.Private(m.region[:m.high], m.dirty[:0]); err != nil {
-				return err
-			}
-			m.bytes = 0
-			for _, r := range m.dirty {
-				m.bytes += r.End - r.Start
-			}
-		}
+	if err := m.look(faults); err != nil {
+		return err
 	}
-	view := m.image.view
+	if m.whole || m.hot >= hotRuns && m.image.size <= wholeMax {
+		return m.restoreWhole()
+	}
+	copied := 0
 	for _, r := range m.dirty {
-		if r.Start < len(view) {
-			n := copy(m.region[r.Start:r.End], view[r.Start:])
-			clear(m.region[r.Start+n : r.End])
-		} else {
-			clear(m.region[r.Start:r.End])
+		for r.Start < r.End {
+			end := min(r.End, r.Start+restoreStep)
+			m.image.put(m.region[r.Start:end], r.Start)
+			copied += end - r.Start
+			r.Start = end
+			if copied >= restoreStep {
+				copied = 0
+				goruntime.Gosched() // never on an event loop: heavy
+			}
 		}
 	}
-	m.length = len(view)
+	m.length = m.image.size
 	if m.bytes > dirtyFew {
 		return m.renewal()
 	}
+	return nil
+}
+
+// restoreWhole puts back the whole image. A memory that grew, or is no longer used all the
+// time, goes back to keeping a list of dirty pages.
+func (m *memory) restoreWhole() error {
+	m.length = m.image.size
+	if m.high > m.length || m.hot == 0 {
+		m.hot = 0
+		return m.discard()
+	}
+	m.image.put(m.region[:m.length], 0)
+	m.whole = true
+	m.bytes = m.length
+	return nil
+}
+
+// discard makes the memory as adopt did.
+func (m *memory) discard() error {
+	if err := sys.Discard(m.region[:m.high]); err != nil {
+		return err
+	}
+	m.high = m.image.size
+	m.begun()
 	return nil
 }
 
@@ -217,26 +366,5 @@ func (m *memory) renewal() error {
 		m.renew = renewFirst
 	}
 	m.age, m.last = 0, m.bytes
-	view := len(m.image.view)
-	for _, r := range m.dirty {
-		if view <= copyMax && r.Start < view {
-			if r.End <= view {
-				continue // not mapped from the file: always copied
-			}
-			r.Start = view
-		}
-		if err := sys.Discard(m.region[r.Start:r.End]); err != nil {
-			return err
-		}
-	}
-	m.dirty, m.bytes = m.dirty[:0], 0
-	m.high = view
-	if view <= copyMax {
-		m.dirty = append(m.dirty, sys.PageRange{Start: 0, End: view})
-		m.bytes = view
-	} else {
-		sys.PopulateRead(m.region[:view])
-	}
-	m.faults = 0
-	return nil
+	return m.discard()
 }

@@ -46,6 +46,8 @@ type pool struct {
 
 	users int // guarded by executor.mu
 
+	restoring atomic.Int32 // instances that are put back beside what runs
+
 	mu     sync.Mutex
 	idle   []*instance // the last used one last
 	count  int         // of all instances
@@ -122,26 +124,58 @@ func (p *pool) warm(f *runtime.Function) {
 		return
 	}
 	if in, _ := p.get(f, &runtime.Invocation{}); in != nil {
-		p.put(in, true)
+		p.put(in, true, false)
 	}
 }
 
-// put takes an instance back.
-func (p *pool) put(in *instance, reusable bool) {
+// restoringMax is how many instances of a pool may be put back beside what runs.
+// Beyond it an invocation waits for its own, off the loop, so that invocations
+// that write much cannot get ahead of the copying.
+const restoringMax = 2
+
+// end takes an instance back after an invocation: at once if that takes
+// microseconds, otherwise on a goroutine of its own, which Executor.Close waits
+// for, so that neither the answer nor the loop waits for megabytes to be copied or unmapped.
+func (p *pool) end(in *instance, result runtime.Result, inv *runtime.Invocation) {
+	if !in.heavy() {
+		p.put(in, in.putBack(result), inv.Promote != nil && !in.promoted)
+		return
+	}
+	if p.restoring.Add(1) > restoringMax {
+		p.restoring.Add(-1)
+		if inv.Promote != nil && !in.promoted {
+			in.promoted = true
+			inv.Promote()
+		}
+		p.put(in, in.putBack(result), false)
+		return
+	}
+	p.executor.beside.Add(1)
+	go func() {
+		defer p.executor.beside.Done()
+		p.put(in, in.putBack(result), false)
+		p.restoring.Add(-1)
+	}()
+}
+
+// put takes an instance back. onLoop: the caller is an event loop, and others are not closed here.
+func (p *pool) put(in *instance, reusable, onLoop bool) {
 	if reusable {
 		e := p.executor
 		p.mu.Lock()
 		if !p.closed {
 			in.idle = time.Time{}
-			in.used = e.uses.Add(1)
+			used := e.uses.Add(1)
+			if in.memory != nil {
+				in.memory.used(used - in.used)
+			}
+			in.used = used
 			p.used.Store(in.used)
 			p.idle = append(p.idle, in)
 			kept := e.kept.Add(in.size())
 			p.mu.Unlock()
 			if kept > e.o.MemoryMax {
-				e.mu.Lock()
-				e.evict()
-				e.mu.Unlock()
+				e.evictFrom(onLoop)
 			}
 			return
 		}
@@ -237,7 +271,9 @@ func (in *instance) size() int64 {
 		n += int64(in.memory.bytes)
 	}
 	if in.own != nil {
-		n += int64(len(in.own.view))
+		for _, r := range in.own.data {
+			n += int64(r.End - r.Start)
+		}
 	}
 	return n
 }
@@ -258,6 +294,27 @@ func (e *Executor) Trim(idle time.Duration) {
 		})
 	}
 	e.evict()
+}
+
+// evictFrom evicts, on a goroutine of its own when the caller is an event loop; Executor.Close waits for it.
+func (e *Executor) evictFrom(onLoop bool) {
+	evict := func() {
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		e.evict()
+	}
+	if !onLoop {
+		evict()
+		return
+	}
+	if e.evicting.CompareAndSwap(false, true) {
+		e.beside.Add(1)
+		go func() {
+			defer e.beside.Done()
+			e.evicting.Store(false)
+			evict()
+		}()
+	}
 }
 
 // evict closes the least recently used idle instances while all together

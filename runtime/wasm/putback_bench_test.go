@@ -20,7 +20,7 @@ func BenchmarkPutBack(b *testing.B) {
 	if in == nil {
 		b.Fatalf("%+v", res)
 	}
-	defer p.put(in, true)
+	defer p.put(in, true, false)
 	in.invoke(f, inv)
 	dst, src := make([]byte, 16<<20), make([]byte, 16<<20)
 	best := [2]time.Duration{math.MaxInt64, math.MaxInt64}

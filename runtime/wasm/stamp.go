@@ -39,7 +39,7 @@ type stamp struct {
 
 // passVersion changes with every change of what the prepare pass emits, which
 // makes the gateway prepare every artifact again.
-const passVersion = 3
+const passVersion = 4
 
 // compilerVersion is what wazero puts into its cache's keys.
 func compilerVersion() string {

@@ -49,8 +49,8 @@ const (
 const iovecsMax = 1024
 
 // randomMax bounds the bytes of one random_get: crypto/rand makes some
-// 500 MB a second, so that this takes about a millisecond.
-const randomMax = 1 << 20
+// 500 MB a second, so that this takes about half a millisecond.
+const randomMax = 256 << 10
 
 type hostFunction struct {
 	name            string
@@ -585,12 +585,12 @@ func (in *instance) check() {
 		in.end(runtime.Result{Reason: runtime.Timeout, Detail: "deadline passed while running"})
 	}
 	// Aim at checkTarget between two checks; never more fuel than the
-	// bound, so that code that turns slow is found out soon.
-	fuel := uint64(prepare.FuelRefill)
-	if took := now.Sub(in.checked); !in.checked.IsZero() && took > checkTarget {
-		fuel = max(fuel*uint64(checkTarget)/uint64(took), fuelMin)
+	// bound, and at most twice as much as last time, so that code that turns slow is found out soon.
+	if !in.checked.IsZero() {
+		took := max(uint64(now.Sub(in.checked)), 1)
+		in.refill = max(min(in.refill*uint64(checkTarget)/took, 2*in.refill, prepare.FuelRefill), fuelMin)
 	}
-	in.fuel.Set(fuel)
+	in.fuel.Set(in.refill)
 	if in.inv.Promote == nil || in.promoted {
 		goruntime.Gosched()
 		now = time.Now()

@@ -95,7 +95,10 @@ func appendU32(dst []byte, v uint32) []byte {
 }
 
 // appendS32 appends a signed LEB128 number.
-func appendS32(dst []byte, v int32) []byte {
+func appendS32(dst []byte, v int32) []byte { return appendS64(dst, int64(v)) }
+
+// appendS64 appends a signed LEB128 number.
+func appendS64(dst []byte, v int64) []byte {
 	for {
 		c := byte(v & 0x7f)
 		v >>= 7

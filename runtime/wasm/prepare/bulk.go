@@ -6,8 +6,9 @@ import "errors"
 // take tens of milliseconds. Each is replaced by the call of a function that
 // charges for the range's length and does memory's large ones in pieces.
 const (
-	// chunk is the longest piece in bytes: about 30 µs at the usual speed.
-	chunk = 256 << 10
+	// chunk is the longest piece in bytes: about 5 µs at the usual speed, less than a
+	// millisecond when each of its pages is written for the first time and faults at 50 µs.
+	chunk = 64 << 10
 	// bytesShift: a unit of fuel pays for 1<<bytesShift bytes. At 4 bytes
 	// for a unit, page faults of fresh memory are paid for, too.
 	bytesShift = 2
@@ -58,10 +59,13 @@ func (rw *rewriter) bulk(b []byte) (uint32, error) {
 	}
 	locals := []byte{0}
 	switch in.sub {
-	case bulkMemoryCopy:
-		c = rw.pieces(c, b, true)
-	case bulkMemoryFill:
-		c = rw.pieces(c, b, false)
+	case bulkMemoryInit:
+		if int(w.a) >= len(rw.data) {
+			return 0, errors.New("unknown data segment")
+		}
+		c = rw.pieces(c, b, in.sub, len(rw.data[w.a].content))
+	case bulkMemoryCopy, bulkMemoryFill:
+		c = rw.pieces(c, b, in.sub, 0)
 	default:
 		c = rw.charge(c, length, shift)
 		for p := range params {
@@ -85,15 +89,18 @@ func (rw *rewriter) charge(c []byte, length uint32, shift byte) []byte {
 	return rw.spent(c)
 }
 
-// pieces appends the body of (d, s, n) that does memory.copy or memory.fill in
-// pieces of at most chunk bytes:
+// pieces appends the body of (d, s, n) that does memory.copy, memory.fill or
+// memory.init, of a segment of the given length, in pieces of at most chunk bytes:
 //
 //	if n > chunk and the ranges are in bounds:   (out of bounds: the plain instruction traps, having written nothing)
-//	    if fill, or d <= s:  while n > chunk: op(d, s, chunk); d += chunk; s += chunk (copy); n -= chunk
-//	    else:                while n > chunk: n -= chunk; op(d+n, s+n, chunk)
+//	    if not copy, or d <= s:  while n > chunk: op(d, s, chunk); d += chunk; s += chunk (not fill); n -= chunk
+//	    else:                    while n > chunk: n -= chunk; op(d+n, s+n, chunk)
 //	op(d, s, n)
-func (rw *rewriter) pieces(c, op []byte, copying bool) []byte {
+//
+// A segment that was dropped has no bytes: its first piece traps.
+func (rw *rewriter) pieces(c, op []byte, sub uint32, segment int) []byte {
 	const d, s, n = 0, 1, 2
+	copying := sub == bulkMemoryCopy
 	get := func(local byte) { c = append(c, opLocalGet, local) }
 	size := func() { c = appendS32(append(c, opI32Const), chunk) }
 	step := func(local byte, by byte) { // local = local op chunk
@@ -126,9 +133,17 @@ func (rw *rewriter) pieces(c, op []byte, copying bool) []byte {
 	large()
 	c = append(c, opIf, blockEmpty)
 	inBounds(d)
-	if copying {
+	switch sub {
+	case bulkMemoryCopy:
 		inBounds(s)
 		c = append(c, 0x71) // i32.and
+	case bulkMemoryInit:
+		get(s)
+		c = append(c, opI64ExtendU)
+		get(n)
+		c = append(c, opI64ExtendU, opI64Add, opI64Const)
+		c = appendS64(c, int64(segment))
+		c = append(c, 0x58, 0x71) // i64.le_u, i32.and
 	}
 	c = append(c, opIf, blockEmpty)
 	if copying {
@@ -144,7 +159,7 @@ func (rw *rewriter) pieces(c, op []byte, copying bool) []byte {
 	size()
 	c = append(c, op...)
 	step(d, opI32Add)
-	if copying {
+	if sub != bulkMemoryFill {
 		step(s, opI32Add)
 	}
 	step(n, opI32Sub)

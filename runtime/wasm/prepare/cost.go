@@ -10,6 +10,8 @@ const (
 	// leafMax is the most instructions that a function may run without a
 	// check of its own; what it costs is then charged where it is called.
 	leafMax = 256
+	// importInstructions is what a call of the host counts as: 50 to 100 ns at the least.
+	importInstructions = 200
 	// weightMax bounds one charge, so that fuel cannot overflow: fuel is
 	// below 2^30 and at most one charge is outstanding.
 	weightMax = 1 << 20
@@ -97,8 +99,13 @@ func (m *module) analyse(body []byte) (function, error) {
 			if int(in.index) >= m.importFuncs+len(m.funcTypes) {
 				return f, errUnknownFunction
 			}
-			if int(in.index) >= m.importFuncs {
+			switch {
+			case int(in.index) >= m.importFuncs:
 				f.calls = append(f.calls, site{loop: inner, target: in.index - uint32(m.importFuncs)})
+			case inner < 0:
+				f.straight += importInstructions
+			default:
+				f.loops[inner].instructions += importInstructions
 			}
 		case opRefFunc:
 			f.refs = append(f.refs, in.index)

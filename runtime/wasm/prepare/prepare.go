@@ -79,8 +79,12 @@ const NotMine = 0xffff
 // with the same arguments.
 const Again = 0xfffe
 
-// TableMax is the most elements of a table: 8 MiB of pointers each.
-const TableMax = 1 << 20
+// TableMax is the most elements of all tables together at the start, and of any one: 8 MiB of pointers. tablesMax
+// is the most tables.
+const (
+	TableMax  = 1 << 20
+	tablesMax = 256
+)
 
 // Info is what the engine must know of a module.
 type Info struct {
@@ -805,18 +809,24 @@ func (rw *rewriter) assemble(size int, code, elements, exports []byte) ([]byte, 
 func (rw *rewriter) tableSection() ([]byte, error) {
 	r := &reader{b: rw.sections[secTable]}
 	n := r.count()
+	if n > tablesMax {
+		return nil, fmt.Errorf("%d tables, at most %d are allowed", n, tablesMax)
+	}
 	out := appendU32(nil, uint32(n))
+	left := rw.o.TableMax // for all tables together
 	for range n {
 		out = append(out, r.byte())
 		low, high, bounded := r.limits()
 		if bounded && high < low {
 			return nil, errors.New("table's maximum is below its minimum")
 		}
-		if low > rw.o.TableMax {
-			return nil, fmt.Errorf("table of %d elements, at most %d are allowed", low, rw.o.TableMax)
+		if low > left {
+			return nil, fmt.Errorf("table of %d elements, at most %d are allowed in all tables", low, rw.o.TableMax)
 		}
-		if !bounded || high > rw.o.TableMax {
-			high = rw.o.TableMax
+		left -= low
+		// (The room to grow is shared evenly: what several tables get together stays below twice TableMax.)
+		if room := low + rw.o.TableMax/uint32(n); !bounded || high > room {
+			high = min(room, rw.o.TableMax)
 		}
 		out = appendU32(appendU32(append(out, 1), low), high)
 	}
