@@ -87,6 +87,8 @@ func Run(newLogger func(debug bool) *slog.Logger) error {
 	if err != nil {
 		return fmt.Errorf("start the event loop: %w", err)
 	}
+	stopTrim := startTrim(executor.Trim)
+	defer stopTrim() // before the executor is closed
 	stop := startMetrics(cfg, board.Worker(cfg.Worker), log)
 	w.back.Run()
 	stop()
