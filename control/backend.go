@@ -40,6 +40,8 @@ type Function struct {
 
 	// What serves; empty when State is Bad.
 	Name           string  `json:"name,omitempty"`
+	ID             string  `json:"id,omitempty"`      // of a deployed function; empty: somebody wrote the row
+	Version        int     `json:"version,omitempty"` // … that serves
 	Method         string  `json:"method,omitempty"`
 	Path           string  `json:"path,omitempty"`
 	URL            string  `json:"url,omitempty"` // "/function/<name>"

@@ -32,6 +32,11 @@ const (
 	reasonBadRequest
 	reasonHeadTooLarge
 	reasonTimeout
+	reasonUpload
+	reasonMediaType
+	reasonTooLarge
+	reasonDescriptor
+	reasonDeploy
 	reasonInternal
 	reasonCount
 )
@@ -58,6 +63,11 @@ var reasons = [reasonCount]struct {
 	reasonBadRequest:     {"bad_request", 400, "the request cannot be read"},
 	reasonHeadTooLarge:   {"head_too_large", 431, "the request's head is too large"},
 	reasonTimeout:        {"request_timeout", 408, "the request did not arrive in time"},
+	reasonUpload:         {"bad_upload", 400, "the upload cannot be read"},
+	reasonMediaType:      {"unsupported_media_type", 415, "want multipart/form-data with the parts code and descriptor"},
+	reasonTooLarge:       {"body_too_large", 413, "the upload is too large"},
+	reasonDescriptor:     {"bad_descriptor", 400, "the descriptor is wrong"},
+	reasonDeploy:         {"deploy_refused", 422, "the function was not deployed"}, // counts all faults of a deploy, each with a reason of its own
 	reasonInternal:       {"internal", 500, "the control plane could not answer"},
 }
 

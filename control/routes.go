@@ -57,19 +57,25 @@ func (r resource) allow() string {
 	return strings.Join(names, ", ")
 }
 
-// resources is the whole of the control plane: path, method, right.
+// resources is the control plane: path, method, right. What belongs to single
+// functions is in functionResources.
 func (s *Server) resources() map[string]resource {
 	return map[string]resource{
 		"/":                 {{"GET", rightAnyone, s.getPage}},
-		"/upload":           {{"GET", rightAnyone, s.getPage}, {"POST", rightToken, s.notImplemented}},
+		"/upload":           {{"GET", rightAnyone, s.getPage}, {"POST", rightToken, s.postUpload}},
 		"/healthz":          {{"GET", rightAnyone, s.getHealth}},
 		"/readyz":           {{"GET", rightAnyone, s.getReady}},
 		"/metrics":          {{"GET", rightToken, s.getMetrics}},
+		"/system/upload":    {{"POST", rightToken, s.postUpload}},
 		"/system/functions": {{"GET", rightToken, s.getFunctions}},
+		"/system/routes":    {{"GET", rightToken, s.getRoutes}},
+		"/system/events":    {{"GET", rightToken, s.getEvents}},
 		"/system/workers":   {{"GET", rightToken, s.getWorkers}},
 		"/system/status":    {{"GET", rightToken, s.getStatus}},
 		"/system/session":   {{"GET", rightAnyone, s.getSession}, {"POST", rightToken, s.postSession}, {"DELETE", rightToken, s.deleteSession}},
 		"/system/stop":      {{"POST", rightAdmin, s.postStop}},
+
+		"/system/token/rotate": {{"POST", rightToken, s.postRotate}},
 	}
 }
 
@@ -95,6 +101,9 @@ func (s *Server) handle(ctx *fasthttp.RequestCtx) {
 	// cleaned one could be another.
 	path := ctx.URI().PathOriginal()
 	r, ok := s.routes[string(path)]
+	if !ok {
+		r, ok = s.functionResource(ctx, path)
+	}
 	if !ok {
 		switch {
 		case slices.ContainsFunc(later, func(p []byte) bool { return bytes.HasPrefix(path, p) }):
@@ -222,7 +231,7 @@ func (s *Server) checkToken(ctx *fasthttp.RequestCtx, c *conn, secret string) bo
 		return false
 	}
 	given := digestOf(secret)
-	if subtle.ConstantTimeCompare(given[:], s.token[:]) == 1 {
+	if token := s.token.Load(); subtle.ConstantTimeCompare(given[:], token[:]) == 1 {
 		return true
 	}
 	s.holdBack(ctx, c, from, reasonTokenWrong)
@@ -296,8 +305,6 @@ func (s *Server) reply(ctx *fasthttp.RequestCtx, status int, value any) {
 	ctx.Response.Header.SetContentType("application/json")
 	ctx.SetBody(body)
 }
-
-func (s *Server) notImplemented(ctx *fasthttp.RequestCtx) { s.fail(ctx, reasonNotImplemented) }
 
 func (s *Server) getHealth(ctx *fasthttp.RequestCtx) {
 	ctx.Response.Header.SetContentType("text/plain; charset=utf-8")

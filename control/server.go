@@ -16,6 +16,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/valyala/fasthttp"
+
+	"baton/runtime/logs"
 )
 
 const (
@@ -53,6 +55,15 @@ type Config struct {
 	// AdminToken demands the token on the admin socket as well. To be set where
 	// neither seccomp nor a user of their own keeps functions off it.
 	AdminToken bool
+	// Data is the data directory: a rotated token is written there, and uploads
+	// wait below it. Empty: neither is possible.
+	Data string
+	// Deployer deploys; nil: what needs it is answered 501.
+	Deployer Deployer
+	// Invoke calls a function by its name; nil: 501.
+	Invoke func(context.Context, Invocation) (*http.Response, error)
+	// Logs reads functions' logs, as logs.Read does; nil: 501.
+	Logs func(ctx context.Context, q logs.Query, each func(logs.Entry) error) error
 	// Logger receives what went wrong here; nil discards it.
 	Logger *slog.Logger
 }
@@ -61,18 +72,24 @@ type Config struct {
 // any goroutine.
 type Server struct {
 	// Immutable after New.
-	backend    Backend
-	token      digest
-	adminToken bool
-	log        *slog.Logger
-	http       fasthttp.Server
-	metrics    http.Handler
-	page       page
-	routes     map[string]resource
-	base       context.Context // ends with cancel; the parent of every request's
-	cancel     context.CancelFunc
-	peerOf     func(*net.UnixConn) (peer, func(), error) // replaced in tests
+	backend        Backend
+	config         Config
+	adminToken     bool
+	log            *slog.Logger
+	http           fasthttp.Server
+	metrics        http.Handler
+	page           page
+	routes         map[string]resource
+	functionRoutes map[string]resource // by what follows a function's path
+	base           context.Context     // ends with cancel; the parent of every request's
+	cancel         context.CancelFunc
+	peerOf         func(*net.UnixConn) (peer, func(), error) // replaced in tests
 
+	stopping chan struct{} // closed when Shutdown begins
+	token    atomic.Pointer[digest]
+	rotating sync.Mutex // held while the token is replaced
+	uploads  atomic.Int64
+	streams  atomic.Int64
 	sessions sessions
 	guard    guard
 	refused  [reasonCount]atomic.Uint64
@@ -96,18 +113,21 @@ func New(c Config) (*Server, error) {
 	}
 	s := &Server{
 		backend:    c.Backend,
-		token:      digestOf(c.Token),
+		config:     c,
 		adminToken: c.AdminToken,
 		log:        c.Logger,
 		page:       newPage(),
 		peerOf:     peerOf,
 		conns:      map[*conn]struct{}{},
+		stopping:   make(chan struct{}),
 	}
+	token := digestOf(c.Token)
+	s.token.Store(&token)
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
 	s.base, s.cancel = context.WithCancel(context.Background())
-	s.routes = s.resources()
+	s.routes, s.functionRoutes = s.resources(), s.functionResources()
 	registry := prometheus.NewRegistry()
 	s.metrics = newMetrics(registry, s)
 	s.http = fasthttp.Server{
@@ -247,6 +267,9 @@ func (s *Server) accept(l *adminListener) {
 // off, and ctx's error is returned. A second call waits as well.
 func (s *Server) Shutdown(ctx context.Context) error {
 	s.mu.Lock()
+	if !s.closed {
+		close(s.stopping)
+	}
 	s.closed = true
 	l := s.listener
 	s.listener = nil
@@ -333,9 +356,11 @@ func (c *conn) SetWriteDeadline(t time.Time) error { return c.deadline(c.Conn.Se
 
 // context is the request's: it ends with the client's hang-up, with the answer,
 // and with the server. A handler asks for it when it has read what it wants of
-// the body; from then on the rest of it is gone.
+// the body; from then on the rest of it is gone, and no deadline of reading is
+// left, for it would look like a hang-up.
 func (c *conn) context() context.Context {
 	c.watching.Do(func() {
+		_ = c.SetReadDeadline(time.Time{})
 		if h, ok := c.Conn.(interface{ Hangup() <-chan struct{} }); ok {
 			gone := h.Hangup()
 			c.watch.Go(func() {
@@ -349,8 +374,8 @@ func (c *conn) context() context.Context {
 		}
 		c.watch.Go(func() {
 			// What follows the request is not answered; reading it on, to the
-			// end, is how a hang-up is seen. Ends at the latest with the read
-			// deadline or when the connection is closed.
+			// end, is how a hang-up is seen. Ends at the latest when the connection
+			// is cut or closed.
 			_, _ = io.CopyN(io.Discard, c.Conn, 64<<10)
 			c.cancel()
 		})

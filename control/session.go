@@ -100,3 +100,11 @@ func (s *sessions) end(secret string) {
 	defer s.mu.Unlock()
 	delete(s.live, digestOf(secret))
 }
+
+// endAll ends every session and voids every link.
+func (s *sessions) endAll() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	clear(s.live)
+	clear(s.logins)
+}

@@ -41,24 +41,13 @@ func CreateToken(data string) (created bool, err error) {
 	if err != nil {
 		return false, fmt.Errorf("create admin token: %w", err)
 	}
-	// CreateTemp makes it with mode 0600.
-	temporary, err := os.CreateTemp(data, ".token-")
+	temporary, err := writeToken(data, secret)
 	if err != nil {
 		return false, fmt.Errorf("create admin token: %w", err)
 	}
-	defer os.Remove(temporary.Name())
-	_, err = io.WriteString(temporary, secret+"\n")
-	if err == nil {
-		err = temporary.Sync()
-	}
-	if e := temporary.Close(); err == nil {
-		err = e
-	}
-	if err != nil {
-		return false, fmt.Errorf("create admin token: %w", err)
-	}
+	defer os.Remove(temporary)
 	// A link, not a rename: it refuses to replace what another has just made.
-	if err := os.Link(temporary.Name(), path); err != nil && !errors.Is(err, fs.ErrExist) {
+	if err := os.Link(temporary, path); err != nil && !errors.Is(err, fs.ErrExist) {
 		return false, fmt.Errorf("create admin token: %w", err)
 	} else if err == nil {
 		created = true
@@ -67,6 +56,48 @@ func CreateToken(data string) (created bool, err error) {
 		return false, fmt.Errorf("create admin token: %w", err)
 	}
 	return created, nil
+}
+
+// writeToken writes a secret under a temporary name, durably.
+func writeToken(data, secret string) (path string, err error) {
+	// CreateTemp makes it with mode 0600.
+	temporary, err := os.CreateTemp(data, ".token-")
+	if err != nil {
+		return "", err
+	}
+	_, err = io.WriteString(temporary, secret+"\n")
+	if err == nil {
+		err = temporary.Sync()
+	}
+	if e := temporary.Close(); err == nil {
+		err = e
+	}
+	if err != nil {
+		_ = os.Remove(temporary.Name())
+		return "", err
+	}
+	return temporary.Name(), nil
+}
+
+// replaceToken makes a new admin token in the place of the one that is there.
+// The file is the old one or the new one, whole, whatever happens.
+func replaceToken(data string) (secret string, err error) {
+	secret, err = randomText(tokenBytes)
+	if err != nil {
+		return "", fmt.Errorf("replace admin token: %w", err)
+	}
+	temporary, err := writeToken(data, secret)
+	if err != nil {
+		return "", fmt.Errorf("replace admin token: %w", err)
+	}
+	if err := os.Rename(temporary, filepath.Join(data, TokenName)); err != nil {
+		_ = os.Remove(temporary)
+		return "", fmt.Errorf("replace admin token: %w", err)
+	}
+	if err := syncDir(data); err != nil {
+		return "", fmt.Errorf("replace admin token: %w", err)
+	}
+	return secret, nil
 }
 
 // LoadToken reads the admin token of a data directory. It refuses a file that

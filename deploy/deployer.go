@@ -12,9 +12,12 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/google/uuid"
 
 	"baton/deploy/build"
 	"baton/route"
@@ -426,7 +429,7 @@ func (d *Deployer) Get(ctx context.Context, name string) (Function, error) {
 }
 
 // Versions lists the kept versions of a deployed function, the newest first.
-func (d *Deployer) Versions(ctx context.Context, name string) ([]sqlite.FunctionVersion, error) {
+func (d *Deployer) Versions(ctx context.Context, name string) ([]Version, error) {
 	deployed, err := d.DB.Deployed(ctx, name)
 	if errors.Is(err, sqlite.ErrNoRow) {
 		return nil, &Error{Reason: NotFound, Text: "no function of this name was deployed"}
@@ -569,3 +572,21 @@ func target(f *sqlite.Deployed, number int) (sqlite.FunctionVersion, error) {
 }
 
 var _ io.Closer = (*Deployer)(nil)
+
+// Version is one kept version of a function.
+type Version = sqlite.FunctionVersion
+
+// ModuleVersion reads id and version of a deployed function from a row's
+// module; not ok: the module is no deployed one's.
+func ModuleVersion(module string) (id string, version int, ok bool) {
+	parts := strings.SplitN(module, "/", 4)
+	if len(parts) != 4 || parts[0] != "functions" {
+		return "", 0, false
+	}
+	// Version 4: drawn here. What init plants has an id of its content, version 5.
+	if u, err := uuid.Parse(parts[1]); err != nil || u.Version() != 4 || u.String() != parts[1] {
+		return "", 0, false
+	}
+	version, err := strconv.Atoi(parts[2])
+	return parts[1], version, err == nil && version > 0 && strconv.Itoa(version) == parts[2]
+}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"baton/control"
+	"baton/deploy"
 	"baton/httpparse"
 	"baton/internal/sys"
 	"baton/route"
@@ -50,8 +51,9 @@ func (b backend) Functions() []control.Function {
 func (b backend) function(f *route.Function) control.Function {
 	d := f.Descriptor()
 	requests, errors := b.g.publisher.totals(f.Cell)
+	id, version, _ := deploy.ModuleVersion(d.Module)
 	return control.Function{
-		Key: f.Key(), Name: d.Name, Method: d.Method, Path: d.Path, URL: "/function/" + d.Name,
+		Key: f.Key(), Name: d.Name, ID: id, Version: version, Method: d.Method, Path: d.Path, URL: "/function/" + d.Name,
 		Runtime: d.Runtime, Module: d.Module, Handler: d.Handler,
 		MemoryMB: d.MemoryMB, TimeoutSeconds: d.Timeout.Seconds(), MaxBody: d.MaxBody, MaxInflight: d.MaxInflight,
 		Invocations: requests, Errors: errors, Inflight: int(b.g.board.Inflight(f.Cell)),

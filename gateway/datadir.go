@@ -23,6 +23,7 @@ const (
 	adminName    = "admin.sock"
 	databaseName = "faas_meta.db"
 	tokenName    = "admin.token"
+	logsName     = "logs"
 )
 
 // ownerBytesMax bounds what is read of a lock or pid file: two decimal numbers

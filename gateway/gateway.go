@@ -21,6 +21,7 @@ import (
 	"baton/reactor"
 	"baton/route"
 	"baton/route/sqlite"
+	"baton/runtime/logs"
 )
 
 const (
@@ -265,7 +266,11 @@ func (g *gateway) open(ctx context.Context) error {
 		// No AdminToken: functions of this version are WASI modules, which have no
 		// sockets. TODO: when a runtime starts processes for functions, demand it
 		// where neither seccomp nor an own uid keeps them off.
-		Backend: backend{g}, Token: g.token, Logger: g.log,
+		Backend: backend{g}, Token: g.token, Logger: g.log, Data: g.data.path,
+		Deployer: g.deployer, Invoke: g.invoke,
+		Logs: func(ctx context.Context, q logs.Query, each func(logs.Entry) error) error {
+			return logs.Read(ctx, g.data.in(logsName), q, each)
+		},
 	})
 	if err != nil {
 		return err
