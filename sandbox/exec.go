@@ -76,10 +76,10 @@ func (s *Spec) apply() error {
 			return err
 		}
 	}
-	if err := sys.SetParentDeathKill(); err != nil {
+	if err := sys.SetSubreaper(); err != nil {
 		return err
 	}
-	return nil
+	return sys.SetParentDeathKill()
 }
 
 // identity is who the child is; -1: as this process.

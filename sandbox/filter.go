@@ -50,7 +50,6 @@ const (
 	cloneSpaces    = 0x7e020080 // CLONE_NEW*, NEWTIME among them
 	socketTypeMask = 0xf
 	prDeathSignal  = 1
-	prSubreaper    = 36
 	tiocsti        = 0x5412
 )
 
@@ -135,7 +134,6 @@ func (s *Spec) filter() []sys.BPF {
 	p.on("prctl", func(p *program) {
 		// The signal at the parent's death is set, never taken back.
 		p.load(dataArgs)
-		p.add(sys.BPFJumpEq, prSubreaper, 3, 0)
 		p.add(sys.BPFJumpEq, prDeathSignal, 0, 3)
 		p.load(dataArgs + 8)
 		p.add(sys.BPFJumpEq, uint32(syscall.SIGKILL), 1, 0)
