@@ -10,6 +10,7 @@ import (
 	"path"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -339,8 +340,18 @@ func (d *Deployer) build(ctx context.Context, a *attempt, out string) (build.Res
 // id, or why it cannot be.
 func (d *Deployer) plan(ctx context.Context, c *current, name, id string, row sqlite.KV) (sqlite.Switch, error) {
 	s := sqlite.Switch{ID: id}
-	for _, r := range c.foreign {
+	var replaced []sqlite.KV // with other keys
+	for _, r := range c.rows {
 		if r.Key != row.Key {
+			replaced = append(replaced, r)
+		}
+	}
+	for _, r := range c.foreign {
+		switch {
+		case r.Key == row.Key || slices.Contains(replaced, r) && planted(r):
+		case planted(r):
+			replaced = append(replaced, r) // a demo function gives way
+		default:
 			return s, &Error{Reason: NameTaken, Field: "name", Text: fmt.Sprintf(
 				"the name %s is that of the route %s, which was not deployed: choose another name or the same route, or delete it first", name, r.Key)}
 		}
@@ -357,14 +368,24 @@ func (d *Deployer) plan(ctx context.Context, c *current, name, id string, row sq
 		return s, &Error{Reason: RouteTaken, Field: "path", Text: fmt.Sprintf("the route %s is that of %s: choose another one, or delete that first", row.Key, whose)}
 	}
 	s.Expect = append(s.Expect, sqlite.KVChange{KV: sqlite.KV{Key: row.Key, Value: value}, Deleted: !found})
-	for _, r := range c.rows {
-		if r.Key != row.Key {
-			s.Expect = append(s.Expect, sqlite.KVChange{KV: r})
-			s.Rows = append(s.Rows, sqlite.KVChange{KV: sqlite.KV{Key: r.Key}, Deleted: true})
-		}
+	for _, r := range replaced {
+		s.Expect = append(s.Expect, sqlite.KVChange{KV: r})
+		s.Rows = append(s.Rows, sqlite.KVChange{KV: sqlite.KV{Key: r.Key}, Deleted: true})
 	}
 	s.Rows = append(s.Rows, sqlite.KVChange{KV: row})
 	return s, d.Host.Check(s.Rows)
+}
+
+// planted says whether a row is one of init's: its artifact has an id that comes
+// of its content.
+func planted(row sqlite.KV) bool {
+	d, err := route.ParseRow(row.Key, row.Value)
+	if err != nil {
+		return false
+	}
+	parts := strings.SplitN(d.Module, "/", 3)
+	u, err := uuid.Parse(parts[min(1, len(parts)-1)])
+	return err == nil && parts[0] == "functions" && u.Version() == 5
 }
 
 // activate makes v the version that serves and waits until it does. fresh: it

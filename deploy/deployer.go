@@ -540,7 +540,7 @@ func (d *Deployer) Rollback(ctx context.Context, name string, number int, condit
 		if err != nil {
 			return err
 		}
-		result = Result{ID: c.deployed.ID, Name: name}
+		result = Result{ID: c.deployed.ID, Name: name, Cached: true}
 		return d.activate(ctx, &result, v, false, conditions, state)
 	})
 	return result, err

@@ -57,7 +57,7 @@ func full(err error) error {
 	}
 	for _, no := range []error{syscall.ENOSPC, syscall.EDQUOT, syscall.EFBIG} {
 		if errors.Is(err, no) {
-			return &Error{Reason: DiskFull, Text: "the server has no room left on its disk: nothing was changed", Err: err}
+			return &Error{Reason: DiskFull, Text: "the server has no room left on its disk, or may not use it: nothing was changed", Err: err}
 		}
 	}
 	return err

@@ -24,7 +24,7 @@ var (
 	ErrBusy    = errors.New("database is locked by somebody else")
 	ErrCorrupt = errors.New("database file is damaged or no database")
 	ErrVersion = errors.New("SQLite library is too old")
-	ErrFull    = fmt.Errorf("no room to write the database: %w", syscall.ENOSPC)
+	ErrFull    = fmt.Errorf("no room to write the database, or a disk that fails: %w", syscall.ENOSPC)
 )
 
 // versionMin: before it, two writers or checkpointers of a WAL file can damage
@@ -227,6 +227,11 @@ func classify(err error) error {
 	switch e.Code() & 0xff {
 	case codes.SQLITE_BUSY, codes.SQLITE_LOCKED, codes.SQLITE_PROTOCOL:
 		return fmt.Errorf("%w: %w", ErrBusy, err)
+	case codes.SQLITE_IOERR:
+		switch e.Code() { // a quota and RLIMIT_FSIZE are told so, and not as SQLITE_FULL
+		case codes.SQLITE_IOERR_WRITE, codes.SQLITE_IOERR_TRUNCATE, codes.SQLITE_IOERR_SHMSIZE:
+			return fmt.Errorf("%w: %w", ErrFull, err)
+		}
 	case codes.SQLITE_FULL:
 		return fmt.Errorf("%w: %w", ErrFull, err)
 	case codes.SQLITE_CORRUPT, codes.SQLITE_NOTADB:
