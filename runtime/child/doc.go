@@ -35,8 +35,8 @@
 //
 // # Bounds
 //
-// Config.Max processes per pool; starting more only when somebody has waited for growAfter; all but none are
-// stopped after idleAfter without use; starts that fail are tried again after a pause that doubles, during
+// Config.Max processes per pool; starting more only when somebody has waited for growAfter times their number; they are
+// ended after idleAfter without use; starts that fail are tried again after a pause that doubles, during
 // which requests are answered Unavailable. Config.Uses requests per process.
 //
 // # Goroutines

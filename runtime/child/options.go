@@ -40,10 +40,12 @@ const (
 	// their time runs this many of them at once in each worker.
 	ProcessesMaxDefault = 32
 
-	// growAfter is how long a request waits before one more process is started
-	// for it: with less, a burst that the running ones would have worked off in that
-	// time starts processes up to the bound.
+	// growAfter is how long a request waits, for each process that runs (up to
+	// growMax of them), before one more is started for it: with less, a burst that the running ones would have
+	// worked off in that time starts processes up to the bound. A start
+	// costs as much as many short requests.
 	growAfter = 10 * time.Millisecond
+	growMax   = 5
 
 	// idleAfter is how long a process may be without work before it is stopped.
 	idleAfter = 30 * time.Second

@@ -271,7 +271,7 @@ func (p *Pool) lookWaiters(now time.Time) {
 		}
 		return true
 	})
-	if len(p.waiters) > 0 && p.starting == 0 && len(p.all) < p.c.Max && now.Sub(p.waiters[0].since) >= growAfter && !now.Before(p.again) {
+	if len(p.waiters) > 0 && p.starting == 0 && len(p.all) < p.c.Max && now.Sub(p.waiters[0].since) >= growAfter*time.Duration(min(len(p.all), growMax)) && !now.Before(p.again) {
 		p.grow()
 	}
 }

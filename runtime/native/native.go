@@ -79,7 +79,8 @@ func (e *Executor) Load(_ context.Context, f *runtime.Function) (runtime.Loaded,
 	spec.Processes++ // the server's own
 	if Linked(f.Module) {
 		spec.Argv = []string{f.Module}
-		spec.Env = append(spec.Env, "BATON_ENTRY="+mode)
+		// Symbols are looked up once, by the server.
+		spec.Env = append(spec.Env, "LD_BIND_NOW=1", "BATON_ENTRY="+mode)
 	} else {
 		if len(e.spawner) == 0 {
 			return nil, errors.New("program is not linked with baton's entry")

@@ -22,6 +22,7 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <link.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
 #include <sched.h>
@@ -48,7 +49,7 @@
 #define FLAG_STDIN 1u
 
 #define REQUESTS_MAX 1000 /* then the program is executed again: new addresses */
-#define BUFFER 16384      /* a larger request gets memory of its own */
+#define BUFFER 3072       /* of the stack; a larger request gets memory of its own */
 #define BYTES_MAX (1u << 20)
 #define NO_REQUEST 97     /* exit code of a child whose channel has ended */
 
@@ -69,6 +70,19 @@ struct answer {
 	uint32_t left;    /* processes were left behind that could not be ended */
 	uint64_t user_us, system_us, rss_kb;
 };
+
+#ifndef MADV_POPULATE_READ
+#define MADV_POPULATE_READ 22
+#endif
+#ifndef SYS_rseq
+#if defined(__x86_64__)
+#define SYS_rseq 334
+#else
+#define SYS_rseq 293
+#endif
+#endif
+#define RSEQ_SIGNATURE_X86 0x53053053
+#define RSEQ_SIGNATURE_ARM 0xd428bc00
 
 typedef int main_function(int, char **, char **);
 extern int __real___libc_start_main(main_function *, int, char **, void (*)(void), void (*)(void), void (*)(void), void *);
@@ -305,6 +319,50 @@ __attribute__((noinline)) static void again(char **argv, char **envp, volatile u
 	_exit(1);
 }
 
+/*
+ * fork(2) copies the page tables of what is private to a process, and leaves
+ * those of mapped files to be found again, a page fault for every 64 KiB that a child
+ * runs through. What has one private page is copied: so each mapping of program text and
+ * constants gets one, and is mapped whole. Faults are what a short child costs most.
+ */
+static int map_whole(struct dl_phdr_info *info, size_t size, void *count)
+{
+	(void)size;
+	uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
+	for (int i = 0; i < info->dlpi_phnum; i++) {
+		const ElfW(Phdr) *h = &info->dlpi_phdr[i];
+		if (h->p_type != PT_LOAD || (h->p_flags & PF_W) || h->p_filesz == 0 || h->p_filesz > 8u << 20)
+			continue;
+		uintptr_t start = (info->dlpi_addr + h->p_vaddr) & ~(page - 1);
+		uintptr_t end = (info->dlpi_addr + h->p_vaddr + h->p_filesz + page - 1) & ~(page - 1);
+		int rights = (h->p_flags & PF_R ? PROT_READ : 0) | (h->p_flags & PF_X ? PROT_EXEC : 0);
+		if (!(rights & PROT_READ) || mprotect((void *)start, end - start, rights | PROT_WRITE) != 0)
+			continue;
+		*(volatile char *)start = *(volatile char *)start;
+		mprotect((void *)start, end - start, rights);
+		madvise((void *)start, end - start, MADV_POPULATE_READ);
+		++*(int *)count;
+	}
+	return 0;
+}
+
+extern const ptrdiff_t __rseq_offset __attribute__((weak));
+extern const unsigned int __rseq_size __attribute__((weak));
+
+/* The library's registration for restartable sequences has the kernel write to
+ * two pages at every fork. A program that wants one registers its own. */
+static void leave_rseq(void)
+{
+	if (!&__rseq_offset || !&__rseq_size || __rseq_size == 0)
+		return;
+	char *self = __builtin_thread_pointer();
+#if defined(__x86_64__)
+	syscall(SYS_rseq, self + __rseq_offset, 32, 1, RSEQ_SIGNATURE_X86);
+#else
+	syscall(SYS_rseq, self + __rseq_offset, 32, 1, RSEQ_SIGNATURE_ARM);
+#endif
+}
+
 /* Mode of BATON_ENTRY: what functions may do. */
 #define MODE_ALONE '1'     /* start no processes */
 #define MODE_PROCESSES '2' /* start processes, which end with the request */
@@ -325,14 +383,18 @@ int __wrap___libc_start_main(main_function *main, int argc, char **argv, void (*
 	while (aux[s.auxc])
 		s.auxc += 2;
 	s.auxc += 2;
-	/* The program does not see the variable: it is the last one. */
+	/* What is not for the program comes last, and is not counted. */
+	char *own[2] = {variable - 12, 0};
 	char **seen = envp;
-	for (char **e = envp; *e; e++)
-		if (*e != variable - 12)
+	for (char **e = envp; *e; e++) {
+		if (strncmp(*e, "LD_BIND_NOW=", 12) == 0 && !own[1])
+			own[1] = *e;
+		else if (*e != own[0])
 			*seen++ = *e;
-	char *own = variable - 12;
-	*seen = own;
-	s.envc--;
+	}
+	s.envc = (size_t)(seen - envp);
+	for (int i = 0; i < 2 && own[i]; i++)
+		*seen++ = own[i];
 
 	volatile uint64_t key = 0;
 	int resumed = (variable[1] - '0') * 100 + (variable[2] - '0') * 10 + (variable[3] - '0');
@@ -349,7 +411,9 @@ int __wrap___libc_start_main(main_function *main, int argc, char **argv, void (*
 	}
 	if (open && variable[0] == MODE_ALONE)
 		variable[0] = MODE_PROCESSES;
-	int *tid = tid_address();
+	int *tid = tid_address(), mapped = 0;
+	dl_iterate_phdr(map_whole, &mapped);
+	leave_rseq();
 	answer(HELLO, 0, open, 0);
 	for (int i = 0; i < REQUESTS_MAX; i++) {
 		long pid = fork_with(&key, tid);
