@@ -104,7 +104,11 @@ func replaceToken(data string) (secret string, err error) {
 // another user could have read or written: such a token is no secret any more.
 // An error that is fs.ErrNotExist says that there is none.
 func LoadToken(data string) (string, error) {
-	path := filepath.Join(data, TokenName)
+	return LoadTokenFile(filepath.Join(data, TokenName))
+}
+
+// LoadTokenFile is LoadToken for a file of any name: a copy on another machine.
+func LoadTokenFile(path string) (string, error) {
 	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
 	if err != nil {
 		return "", fmt.Errorf("admin token: %w", err)
