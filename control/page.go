@@ -2,22 +2,21 @@ package control
 
 import (
 	"crypto/sha256"
-	_ "embed"
+	"embed"
 	"encoding/base64"
+	"encoding/json"
 	"strings"
 	"time"
 
 	"github.com/valyala/fasthttp"
 )
 
-//go:embed page/page.html
-var pageHTML string
+//go:embed page
+var pageFiles embed.FS
 
-//go:embed page/page.css
-var pageCSS string
-
-//go:embed page/page.js
-var pageJS string
+// pageScripts are the parts of the page's one script, in their order: each may
+// use what stands before it.
+var pageScripts = []string{"core", "runtimes", "zip", "descriptor", "try", "feed", "home", "workers", "deploy", "function", "main"}
 
 // page is the page as it is sent: one document that loads nothing but data
 // from its own origin. Its style and script stand in it and are named by their
@@ -27,12 +26,46 @@ type page struct {
 	policy string
 }
 
+// newPage puts the page's files together. They are part of the binary: one that
+// is not there is our own fault.
 func newPage() page {
-	style, script := strings.TrimSpace(pageCSS), strings.TrimSpace(pageJS)
-	body := strings.NewReplacer("{{style}}", style, "{{script}}", script).Replace(pageHTML)
-	policy := "default-src 'none'; style-src " + sourceHash(style) + "; script-src " + sourceHash(script) +
+	read := func(name string) string {
+		b, err := pageFiles.ReadFile("page/" + name)
+		if err != nil {
+			panic("control: the page is not whole: " + err.Error())
+		}
+		return strings.TrimSpace(string(b))
+	}
+	script := []string{"\"use strict\";", "(() => {"}
+	for _, name := range pageScripts {
+		script = append(script, read(name+".js"))
+	}
+	code, style := strings.Join(append(script, "})();"), "\n"), read("page.css")
+	body := strings.NewReplacer("{{style}}", style, "{{script}}", code, "{{starters}}", string(starters())).Replace(read("page.html"))
+	policy := "default-src 'none'; style-src " + sourceHash(style) + "; script-src " + sourceHash(code) +
 		"; connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 	return page{[]byte(body), policy}
+}
+
+// starters are the starter texts by runtime, as JSON that can stand in markup.
+func starters() []byte {
+	entries, err := pageFiles.ReadDir("page/starters")
+	if err != nil {
+		panic("control: the page is not whole: " + err.Error())
+	}
+	texts := map[string]string{}
+	for _, e := range entries {
+		text, err := pageFiles.ReadFile("page/starters/" + e.Name())
+		if err != nil {
+			panic("control: the page is not whole: " + err.Error())
+		}
+		texts[e.Name()] = string(text)
+	}
+	b, err := json.Marshal(texts) // escapes <, > and &
+	if err != nil {
+		panic("control: the starter texts are not JSON: " + err.Error())
+	}
+	return b
 }
 
 // sourceHash names an inline source. CSP Level 3, section 2.3.1.

@@ -49,7 +49,7 @@ func TestPageAsksNobodyElse(t *testing.T) {
 			t.Errorf("the page has %q: …%.60s", never, withoutNames[i:])
 		}
 	}
-	if n := strings.Count(page, "<script"); n != 1 {
-		t.Errorf("%d scripts, want one", n)
+	if scripts, data := strings.Count(page, "<script>"), strings.Count(page, `<script type="application/json" id="starters">`); scripts != 1 || data != 1 || strings.Count(page, "<script") != 2 {
+		t.Errorf("%d scripts, want one; %d blocks of data, want one; nothing else", scripts, data)
 	}
 }
