@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -9,6 +10,7 @@ import (
 	"time"
 
 	"baton/route"
+	"baton/runtime"
 )
 
 // ErrTemporary is wrapped by the error of a Preparer that says nothing about
@@ -18,13 +20,13 @@ var ErrTemporary = errors.New("try again")
 
 // Artifact is what a route's module names: a file that workers load.
 type Artifact struct {
-	Runtime string // of the descriptor: "wasm", …
+	Runtime string // the kind of executor, as runtime.KindOf says it; the descriptor's own word when there is none
 	Path    string // absolute, under the data directory
 }
 
 // artifactOf is what a descriptor's row needs, whose module lies at path.
 func artifactOf(d *route.Descriptor, path string) Artifact {
-	return Artifact{Runtime: d.Runtime, Path: path}
+	return Artifact{Runtime: cmp.Or(runtime.KindOf(d.Runtime, d.Target), d.Runtime), Path: path}
 }
 
 // stamp tells one content of a file from another without reading it. Whoever

@@ -22,6 +22,7 @@ import (
 	"baton/route"
 	"baton/route/sqlite"
 	"baton/runtime/logs"
+	"baton/sandbox"
 )
 
 const (
@@ -263,10 +264,8 @@ func (g *gateway) open(ctx context.Context) error {
 		return err
 	}
 	g.control, err = control.New(control.Config{
-		// No AdminToken: functions of this version are WASI modules, which have no
-		// sockets. TODO: when a runtime starts processes for functions, demand it
-		// where neither seccomp nor an own uid keeps them off.
-		Backend: backend{g}, Token: g.token, Logger: g.log, Data: g.data.path,
+		AdminToken: !sandbox.KeepsOffSockets(),
+		Backend:    backend{g}, Token: g.token, Logger: g.log, Data: g.data.path,
 		Deployer: g.deployer, Invoke: g.invoke,
 		Logs: func(ctx context.Context, q logs.Query, each func(logs.Entry) error) error {
 			return logs.Read(ctx, g.data.in(logsName), q, each)

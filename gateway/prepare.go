@@ -30,10 +30,6 @@ const (
 	PrepareRefused = 3
 )
 
-// wasmRuntimes are the runtimes of a descriptor whose artifact is a WASI
-// module. Of the others this version runs none.
-var wasmRuntimes = map[string]bool{"wasm": true, "go": true, "rust": true, "tinygo": true}
-
 // childPreparer has artifacts compiled by a child process, which can be killed:
 // compiling a hostile module can take minutes and gigabytes.
 type childPreparer struct {
@@ -46,7 +42,11 @@ type childPreparer struct {
 func cacheOf(data string) string { return filepath.Join(data, "cache") }
 
 func (p *childPreparer) Prepare(ctx context.Context, a Artifact) error {
-	if !wasmRuntimes[a.Runtime] {
+	switch a.Runtime {
+	case runtime.KindWasm:
+	case runtime.KindNative, runtime.KindPHP, runtime.KindPython:
+		return nil // the file as it is
+	default:
 		return fmt.Errorf("runtime %q is not supported by this version", a.Runtime)
 	}
 	err := wasm.Prepared(a.Path, p.cache)

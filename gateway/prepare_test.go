@@ -96,8 +96,8 @@ func TestPrepareIsCancelled(t *testing.T) {
 func TestPrepareRefusesOtherRuntimes(t *testing.T) {
 	t.Parallel()
 	p, a := scripted(t, "exit 0", time.Minute)
-	a.Runtime = "php"
-	if err := p.Prepare(t.Context(), a); err == nil || errors.Is(err, ErrTemporary) || !strings.Contains(err.Error(), "php") {
+	a.Runtime = "cobol"
+	if err := p.Prepare(t.Context(), a); err == nil || errors.Is(err, ErrTemporary) || !strings.Contains(err.Error(), "cobol") {
 		t.Errorf("got %v", err)
 	}
 }

@@ -127,6 +127,10 @@ func (b *Back) respondFailed(c *conn, k *call, rest []byte) step {
 	body = append(body, component...)
 	body = append(body, `","reason":"`...)
 	body = append(body, failedReason(r)...)
+	if r.Reason == runtime.Signal {
+		body = append(body, `","signal":"`...)
+		body = append(body, r.Detail...)
+	}
 	body = append(body, `","requestId":"`...)
 	body = append(body, k.id[:k.idLen]...)
 	body = append(body, `"}`...)

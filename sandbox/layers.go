@@ -47,6 +47,13 @@ func Layers() []Layer {
 	}
 }
 
+// KeepsOffSockets says whether something keeps children from connecting to a
+// Unix socket by its path that belongs to the user of this process: seccomp, or a root directory without it.
+// Landlock does not.
+func KeepsOffSockets() bool {
+	return sys.SeccompAvailable() || os.Geteuid() == 0 && namespacesAvailable()
+}
+
 // namespacesAvailable tells whether this process may start children in
 // namespaces of their own. It starts a program that does not exist: the kernel
 // makes the namespaces first, so that what is missing tells.

@@ -42,6 +42,9 @@ type Config struct {
 	Period  time.Duration `json:"period,omitempty"` // between two metrics; zero: periodDefault
 	Debug   bool          `json:"debug,omitempty"`
 
+	// Without names layers of the sandbox to leave out; for tests of the others.
+	Without []string `json:"without,omitempty"`
+
 	LogBytes int64 `json:"logBytes,omitempty"` // what all functions' logs take together; zero: the default
 }
 
@@ -70,16 +73,22 @@ func Run(newLogger func(debug bool) *slog.Logger) error {
 		return err
 	}
 	defer func() { _ = logs.Close() }()
-	executor, err := wasm.New(wasm.Options{CacheDir: filepath.Join(cfg.Data, "cache")})
+	engine, err := wasm.New(wasm.Options{CacheDir: filepath.Join(cfg.Data, "cache")})
 	if err != nil {
 		return fmt.Errorf("start the wasm engine: %w", err)
 	}
-	defer func() { _ = executor.Close() }()
+	defer func() { _ = engine.Close() }()
+	processes, err := startExecutors(cfg, log)
+	if err != nil {
+		return err
+	}
+	defer processes.close()
 
 	var table route.Published
 	empty, _ := route.Build(0, nil)
 	table.Store(empty)
-	w := &worker{cfg: cfg, executor: executor}
+	w := &worker{cfg: cfg, executors: processes.executors}
+	w.executors[runtime.KindWasm] = engine
 	w.back, err = reactor.NewBack(reactor.BackConfig{
 		Worker: cfg.Worker, Board: board, Control: control, Donations: donations, Table: &table,
 		Load: w.load, Log: logs.line, Failed: logs.failed, OnChange: w.onChange, Drain: cfg.Drain, Logger: log,
@@ -87,7 +96,7 @@ func Run(newLogger func(debug bool) *slog.Logger) error {
 	if err != nil {
 		return fmt.Errorf("start the event loop: %w", err)
 	}
-	stopTrim := startTrim(executor.Trim)
+	stopTrim := startTrim(engine.Trim)
 	defer stopTrim() // before the executor is closed
 	stop := startMetrics(cfg, board.Worker(cfg.Worker), log)
 	w.back.Run()
@@ -121,9 +130,9 @@ func hello(control int) (cfg Config, board fd.FD, donations []fd.FD, err error) 
 }
 
 type worker struct {
-	cfg      Config
-	back     *reactor.Back
-	executor runtime.Executor
+	cfg       Config
+	back      *reactor.Back
+	executors map[string]runtime.Executor // by kind; read only
 }
 
 // load makes a function runnable. Called beside the loop.
@@ -133,18 +142,20 @@ func (w *worker) load(ctx context.Context, f *route.Function) (runtime.Loaded, e
 	if err != nil {
 		return nil, err
 	}
-	kind, ok := kinds[d.Runtime]
-	if !ok {
+	kind := runtime.KindOf(d.Runtime, d.Target)
+	executor := w.executors[kind]
+	if executor == nil {
 		return nil, fmt.Errorf("runtime %q is not supported by this version", d.Runtime)
 	}
-	return w.executor.Load(ctx, &runtime.Function{
+	files := d.Files
+	if files != "" {
+		files = filepath.Join(filepath.Dir(module), files) // beside the module
+	}
+	return executor.Load(ctx, &runtime.Function{
 		ID: f.Cell, Name: d.Name, Kind: kind, Module: module, Handler: d.Handler, MemoryMB: d.MemoryMB,
-		Timeout: d.Timeout, Env: d.Env, Files: d.Files, Freeze: d.Freeze,
+		Timeout: d.Timeout, Env: d.Env, Files: files, Freeze: d.Freeze, Processes: d.Processes, Network: d.Network,
 	})
 }
-
-// kinds are the runtimes of a descriptor and the executor that runs each.
-var kinds = map[string]string{"wasm": "wasm", "go": "wasm", "rust": "wasm", "tinygo": "wasm"}
 
 // onChange runs on the loop after a table was published: what is new is loaded
 // before somebody waits for it.

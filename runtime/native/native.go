@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"slices"
 	"strconv"
@@ -30,16 +31,28 @@ type Executor struct {
 	shared *child.Shared
 	// spawner is the command line of the process that starts programs without the entry.
 	spawner []string
+
+	mu     sync.Mutex
+	loaded map[*loaded]bool // guarded by mu
 }
 
 // New makes the executor. spawner is the command line of `baton spawn`; empty: only
 // programs with the entry run.
 func New(shared *child.Shared, spawner []string) *Executor {
-	return &Executor{shared: shared, spawner: spawner}
+	return &Executor{shared: shared, spawner: spawner, loaded: map[*loaded]bool{}}
 }
 
-// Close implements runtime.Executor.
-func (e *Executor) Close() error { return nil }
+// Close implements runtime.Executor: it ends what functions that were not closed
+// still have.
+func (e *Executor) Close() error {
+	e.mu.Lock()
+	left := slices.Collect(maps.Keys(e.loaded))
+	e.mu.Unlock()
+	for _, l := range left {
+		_ = l.Close()
+	}
+	return nil
+}
 
 // Load implements runtime.Executor. It starts nothing: the first request does.
 func (e *Executor) Load(_ context.Context, f *runtime.Function) (runtime.Loaded, error) {
@@ -89,14 +102,19 @@ func (e *Executor) Load(_ context.Context, f *runtime.Function) (runtime.Loaded,
 		spec.MemoryMB = 0 // the spawner sets it for what it starts
 	}
 	l.pool = e.shared.NewPool(child.Config{Name: f.Name, Spec: spec, Open: open, Ready: ready, Free: free})
+	l.executor = e
+	e.mu.Lock()
+	e.loaded[l] = true
+	e.mu.Unlock()
 	return l, nil
 }
 
 // loaded is a function and its pool.
 type loaded struct {
-	f      *runtime.Function
-	pool   *child.Pool
-	memory int64
+	executor *Executor
+	f        *runtime.Function
+	pool     *child.Pool
+	memory   int64
 
 	argc, fixed     int
 	argv, variables []byte // each with its NUL
@@ -119,6 +137,9 @@ func (l *loaded) Close() error {
 		return os.ErrClosed
 	}
 	l.pool.Close()
+	l.executor.mu.Lock()
+	delete(l.executor.loaded, l)
+	l.executor.mu.Unlock()
 	return nil
 }
 
