@@ -158,12 +158,11 @@ func (c *Client) Functions(ctx context.Context) ([]Function, error) {
 	return list, c.call(ctx, http.MethodGet, "/system/functions", nil, &list)
 }
 
-// Function asks for one function by name. The answer is JSON as it came, for
-// there is more in it than a Function; etag names its state, for Delete.
-func (c *Client) Function(ctx context.Context, name string) (detail json.RawMessage, etag string, err error) {
+// Function asks for one function by name; etag names its state, for Delete.
+func (c *Client) Function(ctx context.Context, name string) (detail FunctionDetail, etag string, err error) {
 	response, err := c.do(ctx, http.MethodGet, functionPath(name, ""), nil, nil)
 	if err != nil {
-		return nil, "", err
+		return detail, "", err
 	}
 	defer response.Body.Close()
 	err = read(response, &detail)
@@ -322,9 +321,13 @@ type DeployResult struct {
 	Version int    `json:"version"`
 	URI     string `json:"uri"`
 	Method  string `json:"method"`
-	URL     string `json:"url"`
+	Key     string `json:"key"` // "METHOD:/path"
+	URL     string `json:"url"` // by name
 	Message string `json:"message"`
-	Build   struct {
+
+	Unchanged bool     `json:"unchanged"` // this version served already
+	Assumed   []string `json:"assumed"`   // by the builder, in words
+	Build     struct {
 		Log        string  `json:"log"`
 		DurationMS float64 `json:"duration_ms"`
 		Cached     bool    `json:"cached"`
