@@ -49,6 +49,7 @@ func (p picture) shows(selector, text string) {
 func (p picture) shot(name string) {
 	p.t.Helper()
 	if dir := os.Getenv("BATON_SCREENSHOTS"); dir != "" {
+		p.must(p.Eval("void window.scrollTo(0, 0)", nil))
 		p.must(p.Screenshot(filepath.Join(dir, name+".png")))
 	}
 }
@@ -114,7 +115,7 @@ func TestPageInBrowser(t *testing.T) {
 			// whoever asked for it, and that a server has gone.
 			allowed := []string{"the server responded with a status of"}
 			if api.gone {
-				allowed = append(allowed, "Failed to load resource: net::ERR_")
+				allowed = append(allowed, "net::ERR_")
 			}
 			if troubles := tab.Troubles(allowed...); len(troubles) > 0 {
 				t.Errorf("the console says:\n%s", strings.Join(troubles, "\n"))

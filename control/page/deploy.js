@@ -187,6 +187,7 @@ const deploy = {
     deploy.took = [];
     deploy.at = -1;
     at("deploy-log").replaceChildren();
+    at("deploy-log-part").hidden = false;
     at("deploy-failure").hidden = true;
     at("deploy-result").hidden = true;
     at("deploy-progress").hidden = false;
@@ -237,6 +238,7 @@ const deploy = {
   failed(failure) {
     if (failure.details && !deploy.logText.includes(failure.details.slice(0, 200))) deploy.log(failure.details);
     deploy.marks();
+    at("deploy-log-part").hidden = deploy.logText === "";
     const box = at("deploy-failure");
     box.replaceChildren(make("strong", null, failure.reason === "compile_failed" ? "It does not compile" : failure.fields.length ? "The descriptor is not accepted" : "Not deployed"),
       make("p", null, failure.message), failure.hint ? make("p", null, failure.hint) : "", failure.requestId ? make("small", null, "request " + failure.requestId) : "");
@@ -267,6 +269,7 @@ const deploy = {
         make("div.field", null, make("span.label-row", null, "URL"), copyLine(url, "Copy the URL")),
         make("div.field", null, make("span.label-row", null, "curl"), copyLine(curlFor(method, url, [], body), "Copy the curl command")),
         trying));
+    at("deploy-log-part").hidden = deploy.logText === "";
     deploy.trying = tryIt(trying, "deploy-try-", { name: done.name, routes: [{ method: done.method || "POST", path: uri }], sample: body });
     box.hidden = false;
     box.scrollIntoView({ block: "nearest" });

@@ -70,15 +70,16 @@ const descriptorEditor = (parent, prefix, { fixed = [], changed = () => {} } = {
   const envError = make("p.error", { id: prefix + "env-error" });
   const readEnv = () => {
     const env = {};
+    const twice = [];
     for (const row of rows) {
       const name = row.name.value.trim();
-      const twice = name !== "" && Object.hasOwn(env, name);
-      row.error.textContent = twice ? "this name is given twice" : "";
+      if (name !== "" && Object.hasOwn(env, name)) twice.push(row);
       if (name !== "" || row.value.value !== "") env[name] = row.value.value;
     }
     if (Object.keys(env).length) value.env = env;
     else delete value.env;
     touched();
+    for (const row of twice) row.error.textContent = "This name is given twice: the last one counts.";
   };
   const addRow = (name, text) => {
     const row = {
@@ -162,6 +163,10 @@ const descriptorEditor = (parent, prefix, { fixed = [], changed = () => {} } = {
       f.error.textContent = "";
       f.input.removeAttribute("aria-invalid");
     }
+    for (const row of rows) {
+      row.error.textContent = "";
+      row.name.removeAttribute("aria-invalid");
+    }
     json.removeAttribute("aria-invalid");
     others.replaceChildren();
     jsonErrors.replaceChildren();
@@ -207,7 +212,7 @@ const descriptorEditor = (parent, prefix, { fixed = [], changed = () => {} } = {
       clear();
       let first = null;
       for (const { field, want, got } of wrong) {
-        const text = "Expected " + want + (got ? "; this is " + got : "") + ".";
+        const text = ("Expected " + want + (got ? "; this is " + got : "") + ".").replace(/([?!])\.$/, "$1");
         jsonErrors.append(make("li", null, make("code", null, field), ": " + text));
         const known = fields[field] || (field.startsWith("env") ? fields.env : null);
         if (!known) {
@@ -217,9 +222,9 @@ const descriptorEditor = (parent, prefix, { fixed = [], changed = () => {} } = {
         const row = field.startsWith("env.") && rows.find((r) => r.name.value === field.slice(4));
         const error = row ? row.error : known.error;
         error.textContent = error.textContent ? error.textContent + " " + text : text;
-        known.input.setAttribute("aria-invalid", "true");
+        (row ? row.name : known.input).setAttribute("aria-invalid", "true");
         if (more.contains(known.input)) more.open = true;
-        first = first || (row ? row.value : known.input);
+        first = first || (row ? row.name : known.input);
       }
       json.setAttribute("aria-invalid", "true");
       if (shown() === "json") json.focus();

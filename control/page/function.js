@@ -194,6 +194,10 @@ const one = {
     }
   },
 
+  failureText(line) {
+    return "failed: " + line.failure + (line.status ? ", answered " + line.status : "") + (line.duration_ms !== undefined ? " after " + duration(line.duration_ms) : "") + (line.detail ? ": " + line.detail : "");
+  },
+
   addLine(list, line) {
     const atEnd = list.scrollTop + list.clientHeight >= list.scrollHeight - 24;
     const time = new Date(line.time);
@@ -203,7 +207,8 @@ const one = {
     const e = make("div.line" + (failed ? ".failed" : ""), null,
       make("time", { dateTime: line.time, title: time.toLocaleString() }, time.toLocaleTimeString("en-GB")),
       make("span.from", { title: line.request ? "request " + line.request : "" }, from),
-      make("span.text", null, failed ? "failed: " + (typeof line.failure === "string" ? line.failure : JSON.stringify(line.failure)) + (line.text ? " " + line.text : "") : line.text || ""));
+      make("span.text", null, line.dropped ? plural(line.dropped, "line") + " left out: they came faster than they could be stored"
+        : failed ? one.failureText(line) : (line.text || "") + (line.cut ? " … " + bytes(line.cut) + " cut off" : "")));
     e.words = (e.textContent + " " + (line.request || "")).toLowerCase();
     e.hidden = !e.words.includes(at("log-filter").value.trim().toLowerCase());
     list.append(e);

@@ -30,6 +30,9 @@ const functionRow = (g) => {
   }];
 };
 
+// miniLanesMax is how many workers the pulse has room for; all are one view away.
+const miniLanesMax = 4;
+
 const showPulse = () => {
   const workers = feed.workers;
   if (!workers) return;
@@ -42,7 +45,7 @@ const showPulse = () => {
   say(at("pulse-requests"), sum("requests"));
   say(at("pulse-errors"), sum("errors"));
   say(at("pulse-workers"), workers.filter((w) => w.state === "ready").length + " of " + workers.length + " ready");
-  keyed(at("pulse-lanes"), workers, (w) => w.worker, (w) => {
+  keyed(at("pulse-lanes"), workers.slice(0, miniLanesMax), (w) => w.worker, (w) => {
     const [bar, set] = meter();
     const score = make("b");
     return [make("div.mini", null, make("span", null, String(w.worker)), bar, score), (w) => {
