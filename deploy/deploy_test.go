@@ -771,6 +771,7 @@ func child() int {
 			return 2
 		}
 	}
+	removed := make(chan struct{}, 1) // the files of the dropped version, after the deploy
 	d, err := New(Options{Data: data, DB: db, Host: &world{db: db, served: map[string]string{}}, Builder: &builder{}, Keep: 2, Linger: time.Millisecond,
 		Step: func(name string) {
 			if at == "" {
@@ -779,6 +780,12 @@ func child() int {
 			if name == at {
 				_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
 				select {}
+			}
+			if name == "files removed" {
+				select {
+				case removed <- struct{}{}:
+				default:
+				}
 			}
 		}})
 	if err != nil {
@@ -790,6 +797,12 @@ func child() int {
 	fmt.Println("deploy", reasonOf(err))
 	if err != nil {
 		fmt.Println(err)
+		return 0
+	}
+	select {
+	case <-removed:
+	case <-time.After(testenv.Patience()):
+		fmt.Println("the files of the dropped version stay")
 	}
 	return 0
 }
