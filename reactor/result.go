@@ -1,6 +1,8 @@
 package reactor
 
 import (
+	"strings"
+
 	"baton/httpparse"
 	"baton/internal/jsontext"
 	"baton/runtime"
@@ -127,7 +129,7 @@ func (b *Back) respondFailed(c *conn, k *call, rest []byte) step {
 	body = append(body, component...)
 	body = append(body, `","reason":"`...)
 	body = append(body, failedReason(r)...)
-	if r.Reason == runtime.Signal {
+	if r.Reason == runtime.Signal && isSignal(r.Detail) {
 		body = append(body, `","signal":"`...)
 		body = append(body, r.Detail...)
 	}
@@ -168,4 +170,21 @@ func (b *Back) respondBadHead(c *conn, k *call, rest []byte, why httpparse.CGIRe
 	p := k.appendError(b.scratch.out[:0], 502, componentFunction, why.String(), "the function's header block is not valid", nil)
 	b.scratch.out = p[:0]
 	return b.write(c, p, rest)
+}
+
+// signalNameMax is longer than any signal's name: "SIGVTALRM", "SIGRTMIN+12".
+const signalNameMax = 16
+
+// isSignal says whether text is the name of a signal, and nothing else that an
+// executor says for the log alone.
+func isSignal(text string) bool {
+	if len(text) > signalNameMax || !strings.HasPrefix(text, "SIG") {
+		return false
+	}
+	for _, c := range []byte(text) {
+		if !('A' <= c && c <= 'Z' || '0' <= c && c <= '9' || c == '+' || c == '-') {
+			return false
+		}
+	}
+	return true
 }
