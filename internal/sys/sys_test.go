@@ -78,6 +78,21 @@ func flags(t testing.TB, n int) (nonblocking, closeOnExec bool) {
 	return fl&syscall.O_NONBLOCK != 0, fdfl&syscall.FD_CLOEXEC != 0
 }
 
+// awaitHangUp waits until nobody holds the other end of fd: after a close, the
+// child of another test may have a copy until its exec.
+func awaitHangUp(t *testing.T, fd int) {
+	t.Helper()
+	for deadline := time.Now().Add(30 * time.Second); ; {
+		events, err := sys.Poll(fd, 0, time.Until(deadline))
+		if err != nil || time.Now().After(deadline) {
+			t.Fatalf("wait for the hang-up: %#x, %v", events, err)
+		}
+		if events&sys.PollHup != 0 {
+			return
+		}
+	}
+}
+
 func TestReadAndWrite(t *testing.T) {
 	t.Parallel()
 	var p [2]int
@@ -102,6 +117,7 @@ func TestReadAndWrite(t *testing.T) {
 	if err := w.Close(); err != nil {
 		t.Fatal(err)
 	}
+	awaitHangUp(t, r)
 	if n, errno := sys.Read(r, b); n != 0 || errno != 0 {
 		t.Errorf("read at the end: %d, %v", n, errno)
 	}
@@ -115,6 +131,7 @@ func TestWriteWithoutReaderIsAnError(t *testing.T) {
 	a, b, err := sys.Socketpair()
 	owned(t, a, err)
 	sys.CloseRaw(b)
+	awaitHangUp(t, a)
 	if n, errno := sys.Write(a, []byte("x")); n != 0 || errno != syscall.EPIPE {
 		t.Errorf("write: %d, %v, want EPIPE", n, errno)
 	}
