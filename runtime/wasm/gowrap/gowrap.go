@@ -114,18 +114,103 @@ func batonHandleGetm() uintptr
 //go:linkname batonHandleMrandinit runtime.mrandinit
 func batonHandleMrandinit(m uintptr)
 
-//go:wasmexport handle
-func batonHandleRequest() {
-	var seed [32]byte
-	if batonHandleRandom(batonHandleUnsafe.Pointer(&seed), 32) != 0 {
+// What follows is made before the first request, so that no request makes it:
+// room for what the host says, the map of a usual environment, and an object of
+// each small size, which has the allocator set up the memory for more of them.
+
+// batonHandleKnown are the variables of a usual request, roughly in the order in
+// which they come. Others cost a little more.
+var batonHandleKnown = [...]string{
+	"_HANDLER", "GATEWAY_INTERFACE", "SERVER_SOFTWARE", "SERVER_NAME", "SERVER_PORT", "SERVER_PROTOCOL",
+	"REQUEST_METHOD", "SCRIPT_NAME", "PATH_INFO", "QUERY_STRING", "REMOTE_ADDR", "REMOTE_HOST", "X_CLIENT_ADDR",
+	"CONTENT_LENGTH", "X_FULL_URL", "X_MATCHED_ROUTE", "X_RAW_PATH_INFO", "X_COMPONENT_ROUTE",
+	"X_RAW_COMPONENT_ROUTE", "X_BASE_PATH", "HTTP_X_REQUEST_ID", "HTTP_HOST", "HTTP_USER_AGENT", "HTTP_ACCEPT",
+	"CONTENT_TYPE", "HTTP_ACCEPT_LANGUAGE", "HTTP_ACCEPT_ENCODING", "HTTP_REFERER", "HTTP_COOKIE", "HTTP_ORIGIN",
+}
+
+var (
+	batonHandleOffsets  [64]uint32
+	batonHandleArgs     [4]string
+	batonHandleArgsText [256]byte
+	batonHandleList     [64]string
+	batonHandleListText [4096]byte
+	batonHandleEnvs0    [64]string
+	batonHandleEnv0     = make(map[string]int, len(batonHandleEnvs0))
+	batonHandleSink     any
+
+	// The random state that package runtime has for its only thread, and the word behind it
+	// from which it draws what need not be secret; nil: they were not found.
+	batonHandleThreadRand *batonHandleChaCha8
+	batonHandleCheapRand  *uint64
+)
+
+func init() {
+	for i, name := range batonHandleKnown {
+		batonHandleEnv0[name] = i
+	}
+	for size := 8; size <= 2048; size += size/8&^7 + 8 {
+		batonHandleSink = make([]byte, size)
+		batonHandleSink = make([]*byte, size/4)
+	}
+	batonHandleSink = nil
+	batonHandleFindRand()
+	batonHandleReseed()
+}
+
+// batonHandleFindRand finds the thread's random state: its seed is drawn from the
+// global state, which is given a value that is known.
+func batonHandleFindRand() {
+	var known batonHandleChaCha8
+	batonHandleChaCha8Init(&known, [32]byte{})
+	batonHandleChaCha8Init(&batonHandleGlobalRand.state, [32]byte{})
+	m := batonHandleGetm()
+	batonHandleMrandinit(m)
+	const bufBytes = 32 * 8 // before the seed
+	for at := uintptr(bufBytes); at < 2048; at += 8 {
+		if *(*[4]uint64)(batonHandleUnsafe.Pointer(m + at)) != [4]uint64(known.buf[:4]) {
+			continue
+		}
+		state := (*batonHandleChaCha8)(batonHandleUnsafe.Pointer(m + at - bufBytes))
+		var again batonHandleChaCha8
+		if batonHandleChaCha8Init(&again, *(*[32]byte)(batonHandleUnsafe.Pointer(&state.seed))); again.buf != state.buf {
+			continue
+		}
+		batonHandleThreadRand = state
+		cheap := (*uint64)(batonHandleUnsafe.Add(batonHandleUnsafe.Pointer(state), batonHandleUnsafe.Sizeof(*state)))
+		if *cheap == state.buf[0] {
+			batonHandleCheapRand = cheap
+		}
+	}
+}
+
+// batonHandleReseed gives the random states new seeds. They make their numbers at
+// the first draw.
+func batonHandleReseed() {
+	var seeds [9]uint64
+	if batonHandleRandom(batonHandleUnsafe.Pointer(&seeds), uint32(batonHandleUnsafe.Sizeof(seeds))) != 0 {
 		panic("baton: no random numbers")
 	}
-	batonHandleChaCha8Init(&batonHandleGlobalRand.state, seed)
-	batonHandleMrandinit(batonHandleGetm())
+	global, thread := &batonHandleGlobalRand.state, batonHandleThreadRand
+	global.seed = [4]uint64(seeds[:4])
+	global.i, global.n, global.c = 0, 0, 0
+	if thread == nil {
+		batonHandleMrandinit(batonHandleGetm())
+		return
+	}
+	thread.seed = [4]uint64(seeds[4:8])
+	thread.i, thread.n, thread.c = 0, 0, 0
+	if batonHandleCheapRand != nil {
+		*batonHandleCheapRand = seeds[8]
+	}
+}
+
+//go:wasmexport handle
+func batonHandleRequest() {
+	batonHandleReseed()
 
 	var count, size uint32
 	if batonHandleArgsSizes(&count, &size) == 0 {
-		batonHandleOS.Args = batonHandleStrings(count, size, batonHandleArgsGet)
+		batonHandleOS.Args = batonHandleStrings(batonHandleArgs[:0], batonHandleArgsText[:], count, size, batonHandleArgsGet)
 	}
 	batonHandleCopyenv = batonHandleEnviron
 	main()
@@ -134,45 +219,70 @@ func batonHandleRequest() {
 // batonHandleEnviron stands in for syscall.copyenv during one request.
 func batonHandleEnviron() {
 	batonHandleCopyenv = func() {}
+	known := len(batonHandleKnown)
+	envs, env := batonHandleEnvs0[:known], batonHandleEnv0
+	var list []string
 	var count, size uint32
-	batonHandleEnvs = nil
 	if batonHandleEnvironSizes(&count, &size) == 0 {
-		batonHandleEnvs = batonHandleStrings(count, size, batonHandleEnvironGet)
+		list = batonHandleStrings(batonHandleList[:0], batonHandleListText[:], count, size, batonHandleEnvironGet)
 	}
-	batonHandleEnv = make(map[string]int, count)
-	for i, kv := range batonHandleEnvs {
-		for j := 0; j < len(kv); j++ {
-			if kv[j] == '=' {
-				if _, twice := batonHandleEnv[kv[:j]]; twice {
-					batonHandleEnvs[i] = ""
-				} else {
-					batonHandleEnv[kv[:j]] = i
-				}
-				break
-			}
+	next := 0
+	for _, kv := range list {
+		at := next
+		for at < known && !batonHandleNamed(kv, batonHandleKnown[at]) {
+			at++
 		}
-	}
-}
-
-// batonHandleStrings reads a list of NUL-terminated strings from the host.
-func batonHandleStrings(count, size uint32, get func(offsets, buf batonHandleUnsafe.Pointer) uint32) []string {
-	if count == 0 || size == 0 {
-		return nil
-	}
-	offsets := make([]uint32, count)
-	buf := make([]byte, size)
-	if get(batonHandleUnsafe.Pointer(&offsets[0]), batonHandleUnsafe.Pointer(&buf[0])) != 0 {
-		return nil
-	}
-	base := uint32(uintptr(batonHandleUnsafe.Pointer(&buf[0])))
-	list := make([]string, count)
-	for i, offset := range offsets {
-		start := offset - base
-		end := start
-		for buf[end] != 0 {
+		if at < known {
+			envs[at], next = kv, at+1
+			continue
+		}
+		end := 0
+		for end < len(kv) && kv[end] != '=' {
 			end++
 		}
-		list[i] = batonHandleUnsafe.String(&buf[start], int(end-start))
+		at, there := env[kv[:end]]
+		switch {
+		case end == len(kv): // it has no name
+			envs = append(envs, kv)
+		case !there:
+			env[kv[:end]] = len(envs)
+			envs = append(envs, kv)
+		case envs[at] == "": // the first one counts
+			envs[at] = kv
+		}
+	}
+	batonHandleEnvs, batonHandleEnv = envs, env
+}
+
+// batonHandleNamed says whether kv is a variable of that name.
+func batonHandleNamed(kv, name string) bool {
+	return len(kv) > len(name) && kv[len(name)] == '=' && kv[:len(name)] == name
+}
+
+// batonHandleStrings appends the strings that the host gives, one NUL behind each,
+// to list. Their bytes are in buf when it is long enough.
+func batonHandleStrings(list []string, buf []byte, count, size uint32, get func(offsets, buf batonHandleUnsafe.Pointer) uint32) []string {
+	if count == 0 || size == 0 {
+		return list
+	}
+	offsets := batonHandleOffsets[:]
+	if int(count) > len(offsets) {
+		offsets = make([]uint32, count)
+	}
+	if int(size) > len(buf) {
+		buf = make([]byte, size)
+	}
+	if get(batonHandleUnsafe.Pointer(&offsets[0]), batonHandleUnsafe.Pointer(&buf[0])) != 0 {
+		return list
+	}
+	text := batonHandleUnsafe.String(&buf[0], int(size))
+	base := uint32(uintptr(batonHandleUnsafe.Pointer(&buf[0])))
+	for i := range count {
+		start, end := offsets[i]-base, size-1
+		if i+1 < count {
+			end = offsets[i+1] - base - 1
+		}
+		list = append(list, text[start:end])
 	}
 	return list
 }

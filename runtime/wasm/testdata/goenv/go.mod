@@ -1,0 +1,3 @@
+module goenv
+
+go 1.26
