@@ -1,6 +1,7 @@
 package wasm
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"encoding/binary"
@@ -209,14 +210,10 @@ func (in *instance) putStrings(offsets, at uint64, text []byte, count int) uint3
 		return errnoFault
 	}
 	copy(dst, text)
-	start := 0
-	for i, c := range text {
-		if c == 0 && count > 0 {
-			binary.LittleEndian.PutUint32(table, uint32(at)+uint32(start))
-			table = table[4:]
-			start = i + 1
-			count--
-		}
+	for start := 0; len(table) > 0; table = table[4:] {
+		binary.LittleEndian.PutUint32(table, uint32(at)+uint32(start))
+		// Only a text with fewer ends than count has none here; its last strings are empty.
+		start += bytes.IndexByte(text[start:], 0) + 1
 	}
 	return errnoSuccess
 }
