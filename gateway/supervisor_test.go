@@ -351,7 +351,7 @@ func TestWorkerThatMisbehavesIsReplaced(t *testing.T) {
 			once := "once=" + filepath.Join(t.TempDir(), "once")
 			start := time.Duration(0)
 			if how == "silent" {
-				start = testenv.Patience() / 5
+				start = 10 * time.Second // the next one must be ready within it too
 			}
 			b := newSuperBench(t, supervisorConfig{workers: 1, start: start}, 0, once, how)
 			b.allReady()

@@ -21,7 +21,7 @@ type Response struct {
 }
 
 // Conn is one client connection that sends and receives exactly what a test
-// says. All its operations together are bounded by Patience.
+// says. Each of its operations is bounded by Patience.
 type Conn struct {
 	net.Conn
 	reader *bufio.Reader
@@ -54,6 +54,9 @@ func Dial(t testing.TB, addr string) *Conn {
 // Send sends bytes as they are, in one write.
 func (c *Conn) Send(t testing.TB, bytes string) {
 	t.Helper()
+	if err := c.SetWriteDeadline(time.Now().Add(Patience())); err != nil {
+		t.Fatal(err)
+	}
 	if _, err := io.WriteString(c.Conn, bytes); err != nil {
 		t.Fatalf("send %.80q: %v", bytes, err)
 	}
@@ -62,6 +65,9 @@ func (c *Conn) Send(t testing.TB, bytes string) {
 // ReadResponse reads exactly one response to a request of that method. Bytes
 // behind it stay for the next call.
 func (c *Conn) ReadResponse(method string) (Response, error) {
+	if err := c.SetReadDeadline(time.Now().Add(Patience())); err != nil {
+		return Response{}, err
+	}
 	r, err := http.ReadResponse(c.reader, &http.Request{Method: method})
 	if err != nil {
 		return Response{}, err
@@ -88,6 +94,9 @@ func (c *Conn) Response(t testing.TB) Response {
 // WantEnd fails the test unless the connection ends with no further byte.
 func (c *Conn) WantEnd(t testing.TB) {
 	t.Helper()
+	if err := c.SetReadDeadline(time.Now().Add(Patience())); err != nil {
+		t.Fatal(err)
+	}
 	rest, err := io.ReadAll(c.reader)
 	if err != nil && !errors.Is(err, syscall.ECONNRESET) {
 		t.Fatalf("wait for the connection's end: %v", err)

@@ -59,13 +59,14 @@ func NeedFeature(t testing.TB, feature string, there bool, detail error) {
 }
 
 // Patience is how long a condition that must come true may take. It is a bound
-// for broken code, not an expectation: under the race detector everything is
-// several times slower.
+// for broken code, not an expectation: two busy cores that build and test
+// other packages as well have taken 20 s to start a server, and under the race
+// detector everything is several times slower. Nothing may wait for it to pass.
 func Patience() time.Duration {
 	if raceEnabled {
-		return 60 * time.Second
+		return 120 * time.Second
 	}
-	return 15 * time.Second
+	return 60 * time.Second
 }
 
 // Until waits until condition holds and fails the test when it does not within
