@@ -92,7 +92,7 @@ func (b backend) Status() control.Status {
 		Version: b.g.cfg.Version, PID: os.Getpid(), Started: b.g.started, Listen: b.g.front.Addr().String(),
 		Data: b.g.data.path, Ready: b.g.workers.ready() > 0, Draining: b.g.draining.Load(),
 		Generation: table.Generation(), Routes: table.Len(), Database: trouble,
-		Connections: stats.Open, Isolation: b.g.cfg.Isolation, Counters: b.counters(),
+		Connections: stats.Open, Queued: stats.Waiting, Isolation: b.g.cfg.Isolation, Counters: b.counters(),
 	}
 }
 

@@ -86,23 +86,29 @@ func awaitProcess(t testing.TB, pid int, states string) {
 	})
 }
 
-// Idle connections of a killed worker go on working on the same sockets.
+// Idle connections of a killed worker go on working on the same sockets: also
+// more of them than requests may wait, while their only worker is replaced.
 func TestKilledWorkerIdleConnections(t *testing.T) {
 	t.Parallel()
-	s := testenv.Start(t, testenv.Options{Workers: 1})
-	conns := make([]*testenv.Conn, 100)
-	for i := range conns {
-		conns[i] = testenv.Dial(t, s.Addr)
-		conns[i].Send(t, get("/ping"))
-		want(t, conns[i].Response(t), 200, "pong")
-	}
-	kill(t, onlyWorker(t, s))
-	for i, c := range conns {
-		c.Send(t, get("/ping"))
-		r, err := c.ReadResponse("GET")
-		if err != nil || r.Status != 200 {
-			t.Fatalf("connection %d after the kill: status %d, %v", i, r.Status, err)
-		}
+	for _, n := range []int{100, 2000} {
+		t.Run(fmt.Sprint(n), func(t *testing.T) {
+			t.Parallel()
+			s := testenv.Start(t, testenv.Options{Workers: 1})
+			conns := make([]*testenv.Conn, n)
+			for i := range conns {
+				conns[i] = testenv.Dial(t, s.Addr)
+				conns[i].Send(t, get("/ping"))
+				want(t, conns[i].Response(t), 200, "pong")
+			}
+			kill(t, onlyWorker(t, s))
+			for i, c := range conns {
+				c.Send(t, get("/ping"))
+				r, err := c.ReadResponse("GET")
+				if err != nil || r.Status != 200 {
+					t.Fatalf("connection %d after the kill: status %d, %v", i, r.Status, err)
+				}
+			}
+		})
 	}
 }
 

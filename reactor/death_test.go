@@ -166,6 +166,13 @@ func TestLostWorker(t *testing.T) {
 		{"returned without a message: closed", func(t *testing.T, w *scripted, _ *testenv.Conn) {
 			w.set(w.take(), ipc.Returned)
 		}, closed},
+		{"donated again after it was read: closed", func(t *testing.T, w *scripted, _ *testenv.Conn) {
+			d := w.take()
+			w.set(d, ipc.Reading)
+			testenv.Until(t, "what was sent is not kept any more", func() bool { return w.p.front.ledger.entries[d.Slot].kept.Load() == nil })
+			w.set(d, ipc.Donated)
+			w.send(ipc.NotAdoptedFrame([]ipc.SlotRef{{Slot: d.Slot, Generation: d.Generation}}))
+		}, closed},
 		{"ended, not reported: closed", func(t *testing.T, w *scripted, _ *testenv.Conn) {
 			d := w.take()
 			w.set(d, ipc.Ended)
@@ -218,19 +225,113 @@ func TestNotAdopted(t *testing.T) {
 }
 
 // fill opens connections until the scripted worker's socket is full and the
-// last one waits.
-func (w *scripted) fill() (conns []*testenv.Conn) {
+// last one waits: not since before last.
+func (w *scripted) fill() (conns []*testenv.Conn, last time.Time) {
 	w.t.Helper()
 	for w.p.front.counters.Queued.Load() == 0 {
 		if len(conns) == 200 {
 			w.t.Fatal("200 donations fit")
 		}
 		c := testenv.Dial(w.t, w.p.addr())
+		last = time.Now()
 		c.Send(w.t, post("/echo", fmt.Sprintf("[%d]", len(conns))))
 		w.p.settle()
 		conns = append(conns, c)
 	}
-	return conns
+	return conns, last
+}
+
+// warm has worker 0 load its function: requests that wait for that run already,
+// and only so many may.
+func (w *scripted) warm() {
+	w.t.Helper()
+	w.p.front.WorkerReady(0)
+	w.p.front.WorkerDraining(scriptedID)
+	c := w.p.connect(w.t, true)
+	c.Close()
+	testenv.Until(w.t, "it is gone", func() bool { return w.p.front.Stats().Open == 0 })
+	w.p.front.WorkerReady(scriptedID)
+	w.p.front.WorkerDraining(0)
+}
+
+// More connections than requests may wait, of a worker that ends while no other
+// one is ready: all of them go on with its successor. The bound is for requests
+// that come.
+func TestManyWait(t *testing.T) {
+	t.Parallel()
+	const conns = waitingMax + 200
+	idle := func(t *testing.T, w *scripted, d ipc.Donation, c *testenv.Conn) {
+		w.set(d, ipc.Idle)
+		if _, errno := sys.Write(d.FD, []byte("HTTP/1.1 204 No Content\r\n\r\n")); errno != 0 {
+			t.Fatal(errno)
+		}
+		if r := c.Response(t); r.Status != 204 {
+			t.Fatal(r.Status)
+		}
+	}
+	for _, test := range []struct {
+		name string
+		act  func(t *testing.T, w *scripted, d ipc.Donation, c *testenv.Conn)
+		end  func(w *scripted, all []ipc.Donation)
+		then string
+	}{
+		{"idle, and lost", idle, func(w *scripted, _ []ipc.Donation) { w.die() }, ""},
+		{"donated, and lost", func(*testing.T, *scripted, ipc.Donation, *testenv.Conn) {}, func(w *scripted, _ []ipc.Donation) { w.die() }, "[1]"},
+		{"idle, and returned", idle, func(w *scripted, all []ipc.Donation) {
+			w.p.front.WorkerDraining(scriptedID)
+			for i, d := range all {
+				w.set(d, ipc.Returned)
+				w.send(ipc.ReturnedFrame(ipc.Return{Slot: d.Slot, Generation: d.Generation, Reason: ipc.ReturnDrain, Table: 1}))
+				if i%64 == 63 { // the channel holds a few hundred frames
+					testenv.Until(w.t, "they have come back", func() bool { return w.p.front.counters.Returned.Load() == uint64(i+1) })
+				}
+			}
+		}, ""},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			w := newScripted(t, pairOptions{conns: conns, wait: testenv.Patience()})
+			w.warm()
+			all, donations := make([]*testenv.Conn, conns), make([]ipc.Donation, conns)
+			for i := range all {
+				all[i] = testenv.Dial(t, w.p.addr())
+				all[i].Send(t, post("/echo", "[1]"))
+				donations[i] = w.take()
+				test.act(t, w, donations[i], all[i])
+			}
+			test.end(w, donations)
+			testenv.Until(t, "all wait for a worker", func() bool { return w.p.front.Stats().Waiting == conns })
+			w.p.front.WorkerReady(0)
+			for _, c := range all {
+				if test.then != "" {
+					want(t, c.Response(t), 200, test.then)
+				}
+				exchange(t, c, "[2]")
+			}
+			if n := w.p.front.Stats().Waiting; n != 0 {
+				t.Errorf("%d connections wait for a worker, want none", n)
+			}
+		})
+	}
+	t.Run("requests that come", func(t *testing.T) {
+		t.Parallel()
+		p := newPairWith(t, pairOptions{conns: conns, wait: testenv.Patience()})
+		p.connect(t, true) // its function is loaded
+		p.front.WorkerDraining(0)
+		all := make([]*testenv.Conn, waitingMax+1)
+		for i := range all {
+			all[i] = testenv.Dial(t, p.addr())
+			all[i].Send(t, post("/echo", "[1]"))
+			if i < waitingMax {
+				testenv.Until(t, "it waits", func() bool { return p.front.Stats().Waiting == i+1 })
+			}
+		}
+		want(t, all[waitingMax].Response(t), 503, "no_worker")
+		p.front.WorkerReady(0)
+		for _, c := range all[:waitingMax] {
+			want(t, c.Response(t), 200, "[1]")
+		}
+	})
 }
 
 func TestFullWorkers(t *testing.T) {
@@ -239,8 +340,7 @@ func TestFullWorkers(t *testing.T) {
 	t.Run("503 after the wait", func(t *testing.T) {
 		t.Parallel()
 		w := newScripted(t, pairOptions{wait: wait, sendBuffer: 4 << 10})
-		conns := w.fill()
-		start := time.Now()
+		conns, start := w.fill()
 		last := conns[len(conns)-1]
 		r := last.Response(t)
 		want(t, r, 503, "no_worker")
@@ -255,7 +355,7 @@ func TestFullWorkers(t *testing.T) {
 	t.Run("sent when there is room again", func(t *testing.T) {
 		t.Parallel()
 		w := newScripted(t, pairOptions{sendBuffer: 4 << 10})
-		conns := w.fill()
+		conns, _ := w.fill()
 		for i := range conns {
 			d := w.take()
 			if !strings.HasSuffix(string(d.Bytes), fmt.Sprintf("[%d]", i)) {
@@ -266,7 +366,7 @@ func TestFullWorkers(t *testing.T) {
 	t.Run("the next best takes it, and nothing is lost", func(t *testing.T) {
 		t.Parallel()
 		w := newScripted(t, pairOptions{sendBuffer: 4 << 10})
-		conns := w.fill()
+		conns, _ := w.fill()
 		w.p.front.WorkerReady(0)
 		last := len(conns) - 1
 		want(t, conns[last].Response(t), 200, fmt.Sprintf("[%d]", last))
@@ -301,7 +401,8 @@ func TestReturns(t *testing.T) {
 		busy.Send(t, post("/gate", "[1]")+post("/echo", "[2]"))
 		<-g.started
 		half.Send(t, post("/echo", "[3]")[:30])
-		p.settle()
+		p.await(ipc.Idle, 1)
+		p.await(ipc.Reading, 1)
 		p.front.WorkerReady(1)
 		p.front.WorkerDraining(0)
 		if err := p.front.Send(0, ipc.DrainFrame(ipc.Drain{Limit: time.Minute})); err != nil {

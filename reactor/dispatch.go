@@ -2,6 +2,7 @@ package reactor
 
 import (
 	"errors"
+	"sync/atomic"
 	"time"
 
 	"github.com/panjf2000/gnet/v2/pkg/netpoll"
@@ -16,8 +17,11 @@ const (
 	// most descriptors one message carries.
 	turnDonationsMax = ipc.DonationConnsMax
 
-	// waitingMax bounds the connections of one loop that wait because no worker
-	// has room. Beyond it, and after FrontConfig.Wait, the answer is 503.
+	// waitingMax bounds the requests of one loop that wait because no worker has
+	// room. Beyond it, and after FrontConfig.Wait, the answer is 503. What asks
+	// for nothing (an idle connection) and what a lost worker had is not refused
+	// for it: that is held already, and bounded by FrontConfig.ConnsMax.
+	// RATIONALE.md, "Which connections may wait for a worker?".
 	waitingMax  = 1024
 	waitDefault = 20 * time.Second
 
@@ -50,7 +54,9 @@ type dispatcher struct {
 	keptFree int
 
 	waitTime time.Duration
-	waiting  []*waiter // no worker had room; oldest first
+	waiting  []*waiter    // no worker had room; oldest first
+	asking   int          // of those, the ones that waitingMax bounds
+	depth    atomic.Int64 // len(waiting), for whoever wants to know
 }
 
 // donor is this loop's way to one worker.
@@ -73,6 +79,7 @@ type sentSlot struct {
 type waiter struct {
 	slot, generation uint32
 	since            int64 // loop clock
+	asks             bool  // counts in asking
 }
 
 func (d *dispatcher) open(l *loop, g *ledger, workers int, counters *Counters) {
@@ -125,7 +132,7 @@ func (d *dispatcher) detach(id int) {
 // matched in. The descriptor is the ledger's from here on.
 func (d *dispatcher) donate(slot, generation uint32, n int, peer sys.Peer, b []byte, table uint64) {
 	e := &d.ledger.entries[slot]
-	e.peer, e.table, e.waitSince = peer, table, 0
+	e.peer, e.table, e.waitSince, e.saved = peer, table, 0, false
 	e.kept.Store(d.keep(b))
 	e.fd.Store(int32(n))
 	d.dispatch(slot, generation, 0)
@@ -296,26 +303,41 @@ func (d *dispatcher) wait(slot, generation uint32) {
 	// A connection that comes back from worker after worker has not begun to wait
 	// anew.
 	w := &waiter{slot: slot, generation: generation, since: e.waitSince}
-	if len(d.waiting) >= waitingMax || d.loop.now-w.since > int64(d.waitTime) {
+	w.asks = !e.saved && len(e.kept.Load().b) > 0
+	if w.asks && d.asking >= waitingMax || d.loop.now-w.since > int64(d.waitTime) {
 		d.giveUp(w)
 		return
 	}
 	d.counters.Queued.Add(1)
-	d.waiting = append(d.waiting, w)
+	if w.asks {
+		d.asking++
+	}
+	d.setWaiting(append(d.waiting, w))
+}
+
+func (d *dispatcher) setWaiting(queue []*waiter) {
+	d.waiting = queue
+	d.depth.Store(int64(len(queue)))
+}
+
+// unwait takes the oldest that waits out of the queue.
+func (d *dispatcher) unwait() *waiter {
+	w := d.waiting[0]
+	if w.asks {
+		d.asking--
+	}
+	d.setWaiting(d.waiting[1:])
+	return w
 }
 
 func (d *dispatcher) retryWaiting() {
-	if len(d.waiting) == 0 {
-		return
-	}
-	queue := d.waiting
-	d.waiting = nil
-	for i, w := range queue {
+	// As many as there are now: what comes back waits for the next time.
+	for range len(d.waiting) {
 		id := d.pick(0)
 		if id < 0 {
-			d.waiting = append(d.waiting, queue[i:]...)
-			break
+			return
 		}
+		w := d.unwait()
 		d.add(id, w.slot, w.generation, 0)
 	}
 }
@@ -327,10 +349,8 @@ func (d *dispatcher) giveUp(w *waiter) {
 
 // giveUpAll answers every waiting connection 503: the gateway stops.
 func (d *dispatcher) giveUpAll() {
-	queue := d.waiting
-	d.waiting = nil
-	for _, w := range queue {
-		d.giveUp(w)
+	for range len(d.waiting) {
+		d.giveUp(d.unwait())
 	}
 }
 
@@ -360,9 +380,7 @@ func (d *dispatcher) tick() {
 	d.reclaim()
 	d.retryWaiting()
 	for len(d.waiting) > 0 && d.loop.now-d.waiting[0].since > int64(d.waitTime) {
-		w := d.waiting[0]
-		d.waiting = d.waiting[1:]
-		d.giveUp(w)
+		d.giveUp(d.unwait())
 	}
 }
 

@@ -323,12 +323,18 @@ func (l *loop) endAll() {
 // Open connections, and other numbers of the moment.
 type FrontStats struct {
 	Open, Retained, Controls, Ready int
+	Waiting                         int // for a worker with room
 }
 
 // Stats returns numbers of the moment; they are not of one instant.
 func (f *Front) Stats() FrontStats {
+	waiting := f.returns.dispatch.depth.Load()
+	for _, l := range f.loops {
+		waiting += l.dispatch.depth.Load()
+	}
 	return FrontStats{
-		Open: int(f.open.Load()), Retained: f.ledger.inUse(), Controls: int(f.controls.Load()), Ready: int(f.ready.Load()),
+		Waiting: int(waiting),
+		Open:    int(f.open.Load()), Retained: f.ledger.inUse(), Controls: int(f.controls.Load()), Ready: int(f.ready.Load()),
 	}
 }
 

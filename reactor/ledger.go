@@ -37,7 +37,9 @@ type entry struct {
 	// waitSince is when the connection first found no worker, loop clock; 0: it
 	// has not, since its last request.
 	waitSince int64
-	kept      atomic.Pointer[keptBytes]
+	// saved: a lost worker had it, and whatever it asks is held since then.
+	saved bool
+	kept  atomic.Pointer[keptBytes]
 }
 
 // keptBytes are what travelled with a connection, kept until the slot's state

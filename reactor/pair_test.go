@@ -254,6 +254,20 @@ func (p *pair) settle() {
 	}
 }
 
+// await waits until so many connections are in a state.
+func (p *pair) await(s ipc.State, conns int) {
+	p.t.Helper()
+	testenv.Until(p.t, fmt.Sprintf("%d connections are in state %v", conns, s), func() bool {
+		n := 0
+		for slot := range p.front.ledger.entries {
+			if p.front.ledger.entries[slot].fd.Load() != -1 && p.board.Conn(uint32(slot)).Load().State() == s {
+				n++
+			}
+		}
+		return n == conns
+	})
+}
+
 // connect opens a connection; handed: to a worker, which has answered on it.
 func (p *pair) connect(t testing.TB, handed bool) *testenv.Conn {
 	t.Helper()

@@ -204,7 +204,8 @@ func (r *returnsLoop) onFrame(id int, frame ipc.Frame) error {
 		r.onReturned(id, m)
 	case ipc.KindNotAdopted:
 		return frame.EachNotAdopted(func(slot, generation uint32) {
-			if e := r.dispatch.ledger.held(id, slot, generation); e != nil && r.state(slot) == ipc.Donated {
+			// No kept bytes: it has read, whatever it says.
+			if e := r.dispatch.ledger.held(id, slot, generation); e != nil && r.state(slot) == ipc.Donated && e.kept.Load() != nil {
 				r.dispatch.wait(slot, generation)
 			}
 		})
@@ -241,7 +242,7 @@ func (r *returnsLoop) onReturned(id int, m ipc.Return) {
 		return
 	}
 	r.counters.Returned.Add(1)
-	e.waitSince = 0
+	e.waitSince, e.saved = 0, false
 	// Gateway first: a front loop must not take the new bytes for old ones.
 	r.board.Conn(m.Slot).Store(ipc.MakeWord(m.Generation, 0, ipc.Gateway))
 	if m.Reason == ipc.ReturnControl {
@@ -354,24 +355,28 @@ func (r *returnsLoop) inherit(id int, slot uint32) {
 	g := r.dispatch.ledger
 	e := &g.entries[slot]
 	word := r.board.Conn(slot).Load()
-	generation := e.generation.Load()
+	generation, state := e.generation.Load(), word.State()
 	if e.fd.Load() == -1 || word.Worker() != id || word.Generation() != generation {
 		return
 	}
-	switch word.State() {
+	if state == ipc.Donated && e.kept.Load() == nil {
+		state = ipc.Reading // it was, once: the bytes are not kept any more
+	}
+	switch state {
 	case ipc.Free, ipc.Gateway:
 		return
 	case ipc.Donated:
 		// Never read by the worker: everything it would have had is kept.
 		r.counters.LostRedonated.Add(1)
 		r.board.Conn(slot).Store(ipc.MakeWord(generation, 0, ipc.Gateway))
+		e.saved = true
 		r.dispatch.dispatch(slot, generation, 0)
 	case ipc.Idle:
 		// No byte of a request was in the worker's memory.
 		r.counters.LostRedonated.Add(1)
 		r.board.Conn(slot).Store(ipc.MakeWord(generation, 0, ipc.Gateway))
 		e.kept.Store(r.dispatch.keep(nil))
-		e.waitSince = 0
+		e.waitSince, e.saved = 0, true
 		r.dispatch.dispatch(slot, generation, 0)
 	case ipc.Running:
 		// No byte of an answer was sent: the client gets one from here.
