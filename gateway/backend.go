@@ -4,12 +4,10 @@ import (
 	"os"
 	"slices"
 	"strings"
-	"sync/atomic"
 	"time"
 
 	"baton/control"
 	"baton/deploy"
-	"baton/httpparse"
 	"baton/internal/sys"
 	"baton/route"
 )
@@ -110,30 +108,13 @@ func (b backend) counters() []control.Counter {
 		restarts += k.restarts.Load()
 		crashes += k.crashes.Load()
 	}
-	c := b.g.front.Counters()
-	for _, f := range []struct {
-		name  string
-		count *atomic.Uint64
-	}{
-		{"accept_errors", &c.AcceptErrors}, {"accepted", &c.Accepted}, {"donate_full", &c.DonateFull},
-		{"donated", &c.Donated}, {"drained", &c.Drained}, {"idle_closed", &c.IdleClosed},
-		{"lost_answered", &c.LostAnswered}, {"lost_closed", &c.LostClosed}, {"lost_saved", &c.LostRedonated},
-		{"method_not_allowed", &c.NotAllowed}, {"no_worker", &c.NoWorker}, {"not_found", &c.NotFound},
-		{"over_limit", &c.OverLimit}, {"queued", &c.Queued}, {"returned", &c.Returned},
-		{"taken_over", &c.TakenOver}, {"too_busy", &c.TooBusy}, {"write_timeouts", &c.WriteTimeouts},
-	} {
-		add(f.name, f.count.Load())
-	}
-	for i := range c.Refused {
-		if n := c.Refused[i].Load(); n > 0 {
-			add("refused_"+httpparse.Reason(i).String(), n)
-		}
-	}
+	b.g.front.EachCounter(add)
 	add("metrics_accepted", b.g.collector.metrics.Accepted())
 	add("metrics_foreign", b.g.collector.metrics.Foreign())
 	add("metrics_malformed", b.g.collector.metrics.Malformed())
 	add("tables_published", b.g.published.Load().Generation()-1)
 	add("worker_crashes", crashes)
 	add("worker_restarts", restarts)
+	slices.SortFunc(all, func(a, b control.Counter) int { return strings.Compare(a.Name, b.Name) })
 	return all
 }

@@ -13,12 +13,17 @@ import (
 const (
 	// boardMagic opens a board and names its layout: another layout, another
 	// number. "batonBD" and a version.
-	boardMagic = uint64('b') | 'a'<<8 | 't'<<16 | 'o'<<24 | 'n'<<32 | 'B'<<40 | 'D'<<48 | 2<<56
+	boardMagic = uint64('b') | 'a'<<8 | 't'<<16 | 'o'<<24 | 'n'<<32 | 'B'<<40 | 'D'<<48 | 3<<56
 
-	// ConnSlotBytes, WorkerSlotBytes and CellBytes are the sizes of the parts.
+	// ConnSlotBytes, WorkerSlotBytes, EventsBytes and CellBytes are the sizes of
+	// the parts.
 	ConnSlotBytes   = 256
 	WorkerSlotBytes = 256
+	EventsBytes     = 8 * EventsMax
 	CellBytes       = 32
+
+	// EventsMax is how many kinds of events a worker can count.
+	EventsMax = 128
 
 	// BoardConnsMax bounds the slots of connections: far above what one machine
 	// opens (fs.nr_open is 1,048,576 by default), and 4 GiB of address space.
@@ -53,6 +58,7 @@ type BoardOptions struct {
 //	         20  4  page size
 //	         24  8  size of the file
 //	workers         workers × 256, see WorkerSlot
+//	events          workers × 1024, see Events
 //	conns           conns × 256, see ConnSlot
 //	cells           (workers + 1) rows, each cells × 32, see Cell; every row
 //	                begins at a page. Row i is worker i's, the last the gateway's.
@@ -76,16 +82,17 @@ type Board struct {
 
 // boardLayout are the offsets of the parts in bytes.
 type boardLayout struct {
-	workers, conns, cells int
-	row                   int // from one row of cells to the next
-	size                  int
+	workers, events, conns, cells int
+	row                           int // from one row of cells to the next
+	size                          int
 }
 
 func layoutOf(o BoardOptions, page int) boardLayout {
 	up := func(n int) int { return (n + page - 1) / page * page }
 	var l boardLayout
 	l.workers = up(boardHeaderBytes)
-	l.conns = l.workers + up(int(o.Workers)*WorkerSlotBytes)
+	l.events = l.workers + up(int(o.Workers)*WorkerSlotBytes)
+	l.conns = l.events + up(int(o.Workers)*EventsBytes)
 	l.cells = l.conns + up(int(o.Conns)*ConnSlotBytes)
 	l.row = up(int(o.Cells) * CellBytes)
 	l.size = l.cells + (int(o.Workers)+1)*l.row

@@ -73,6 +73,11 @@ func TestBoardIsShared(t *testing.T) {
 	if here.Worker(1).Pending() != 3 || there.Worker(1).Pending() != 3 || here.Worker(0).Pending() != 0 {
 		t.Errorf("pending %d, %d and %d", here.Worker(1).Pending(), there.Worker(1).Pending(), here.Worker(0).Pending())
 	}
+	there.Events(1).Add(3, 8)
+	here.Worker(1).Reset()
+	if n := here.Events(1).Count(3); n != 8 || here.Events(0).Count(3) != 0 {
+		t.Errorf("%d events, want 8, also of a worker that is gone", n)
+	}
 	there.Cell(1, 4).AddRequests(7)
 	if requests, _ := here.Totals(4); requests != 7 {
 		t.Errorf("%d requests, want 7", requests)
@@ -96,13 +101,14 @@ func TestBoardLayout(t *testing.T) {
 	defer sys.Munmap(mem)
 	up := func(n int) int { return (n + page - 1) / page * page }
 	workers := page
-	conns := workers + up(3*256)
+	events := workers + up(3*256)
+	conns := events + up(3*1024)
 	cells := conns + up(100*256)
 	row := up(300 * 32)
 	if want := cells + 4*row; int(size) != want {
 		t.Fatalf("%d bytes, want %d", size, want)
 	}
-	if string(mem[:8]) != "batonBD\x02" {
+	if string(mem[:8]) != "batonBD\x03" {
 		t.Errorf("magic %q", mem[:8])
 	}
 	expect := func(what string, offset int, want uint64, bytes int) {
@@ -137,6 +143,8 @@ func TestBoardLayout(t *testing.T) {
 		expect("worker's field", workers+2*256+offset, want, 4)
 	}
 	expect("number of samples", workers+2*256+68, 1, 4)
+	b.Events(2).Add(ipc.EventsMax-1, 13)
+	expect("events", events+3*1024-8, 13, 8)
 	c := b.Cell(3, 299)
 	c.AddRequests(11)
 	c.AddErrors(12)

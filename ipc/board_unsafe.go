@@ -14,6 +14,7 @@ import (
 var (
 	_ [ConnSlotBytes]byte   = [unsafe.Sizeof(ConnSlot{})]byte{}
 	_ [WorkerSlotBytes]byte = [unsafe.Sizeof(WorkerSlot{})]byte{}
+	_ [EventsBytes]byte     = [unsafe.Sizeof(Events{})]byte{}
 	_ [CellBytes]byte       = [unsafe.Sizeof(Cell{})]byte{}
 )
 
@@ -31,6 +32,14 @@ func (b *Board) Worker(i int) *WorkerSlot {
 		outOfRange("worker", i, int(b.workers))
 	}
 	return (*WorkerSlot)(b.at(b.layout.workers + i*WorkerSlotBytes))
+}
+
+// Events returns what worker i counts, which is less than Workers.
+func (b *Board) Events(i int) *Events {
+	if uint(i) >= uint(b.workers) {
+		outOfRange("worker", i, int(b.workers))
+	}
+	return (*Events)(b.at(b.layout.events + i*EventsBytes))
 }
 
 // Cell returns the cell of one function in one process. process is a worker's

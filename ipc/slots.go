@@ -217,3 +217,14 @@ func (s *WorkerSlot) Reset() {
 	s.sampleMillis.Store(0)
 	s.status.Store(0)
 }
+
+// Events are a worker's counts of what happened, one a kind; which kind has
+// which place is its reader's and writer's business. They are not forgotten with
+// the worker: its successor counts on.
+type Events struct{ counts [EventsMax]atomic.Uint64 }
+
+// Add counts n more events of a kind, which is less than EventsMax. By the worker.
+func (e *Events) Add(kind int, n uint64) { e.counts[kind].Add(n) }
+
+// Count is how many events of a kind there were.
+func (e *Events) Count(kind int) uint64 { return e.counts[kind].Load() }

@@ -76,7 +76,8 @@ type Back struct {
 	preloading int         // functions that are loaded before their first request
 	ready      bool        // the gateway was told so
 	running    int
-	replies    uint32        // answered requests, for the heartbeat
+	replies    uint32 // answered requests, for the heartbeat
+	published  [countersCount]uint64
 	noInline   bool          // nothing may be promoted now: more than this event depends on this goroutine
 	ended      []ipc.SlotRef // not yet reported
 	orphan     bool          // the gateway is gone
@@ -145,9 +146,6 @@ func NewBack(cfg BackConfig) (*Back, error) {
 	b.setTicking(true)
 	return b, nil
 }
-
-// Counters are the loop's counters.
-func (b *Back) Counters() *Counters { return b.counters }
 
 // Run turns the loop on the calling goroutine's behalf until the worker has
 // drained or was told to stop. Functions that still run are cancelled then.
@@ -329,6 +327,7 @@ func (b *Back) stopNow() {
 		}
 		b.end(c)
 	}
+	b.publishCounters()
 	b.report()
 	b.finished.mu.Lock()
 	b.finished.closed = true
@@ -620,6 +619,7 @@ func (b *Back) onRequest(c *conn, k *call, p []byte, n int) (int, step) {
 
 func (b *Back) tick() {
 	b.self.SetHeartbeat(b.now / int64(time.Millisecond))
+	b.publishCounters()
 	if len(b.outbox) > 0 {
 		b.sendOutbox()
 	}

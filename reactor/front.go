@@ -212,9 +212,6 @@ func (f *Front) Addr() netip.AddrPort { return f.addr }
 // donation socket for each, and one for the returns loop.
 func (f *Front) Loops() int { return len(f.loops) }
 
-// Counters are the front's counters.
-func (f *Front) Counters() *Counters { return &f.counters }
-
 // Open starts accepting.
 func (f *Front) Open() error {
 	for _, l := range f.loops {
