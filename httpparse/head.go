@@ -134,6 +134,7 @@ func sameName(b []byte, name string) bool {
 // or where this is stricter:
 //   - One empty line before the request line is ignored (2.2), a second is not.
 //   - A bare LF, which 2.2 would allow, is refused; so is obs-fold (5.2).
+//   - An absolute form with https is refused (RFC 9110 section 7.4).
 //   - HTTP/1.2 to 1.9 are read as 1.1 (RFC 9110 section 2.5).
 //   - A repeated Content-Length is refused, even with the same value (6.3).
 //   - Transfer-Encoding is refused in HTTP/1.0, and beside a Content-Length

@@ -152,7 +152,9 @@ func headLaws() []headLaw {
 
 		{"RFC 9112 3.2.2: absolute form", line("GET http://x.example:81/a?b HTTP/1.1"), 0,
 			"absolute path=/a query=b authority=x.example:81"},
-		{"RFC 9112 3.2.2: https, in any case", line("GET HtTpS://x/ HTTP/1.1"), 0, "absolute path=/ authority=x"},
+		{"RFC 9112 3.2.2: http, in any case", line("GET HtTp://x/ HTTP/1.1"), 0, "absolute path=/ authority=x"},
+		{"RFC 9110 7.4: https without TLS", line("GET HtTpS://x/ HTTP/1.1"), ReasonMisdirected, ""},
+		{"RFC 9110 7.4: https without TLS, OPTIONS *", line("OPTIONS https://x HTTP/1.1"), ReasonMisdirected, ""},
 		{"RFC 9110 4.2.3: an empty path is /", line("GET http://x HTTP/1.1"), 0, "absolute path=/ no-query authority=x"},
 		{"RFC 9110 4.2.3: an empty path before a query", line("GET http://x?a/b HTTP/1.1"), 0, "path=/ query=a/b authority=x"},
 		{"RFC 9112 3.2.4: OPTIONS of an empty path is OPTIONS *", line("OPTIONS http://x HTTP/1.1"), 0,

@@ -203,7 +203,11 @@ func (h *head) inScheme(c byte) Reason {
 		return oracleTargetEnd(c)
 	}
 	if after == "//" {
-		if s := strings.ToLower(scheme); s != "http" && s != "https" {
+		switch strings.ToLower(scheme) {
+		case "http":
+		case "https":
+			return ReasonMisdirected
+		default:
 			return ReasonBadScheme
 		}
 		h.form = AbsoluteForm

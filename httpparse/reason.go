@@ -39,6 +39,7 @@ const (
 	ReasonFragmentInTarget
 	ReasonAsteriskForm
 	ReasonBadScheme
+	ReasonMisdirected
 	ReasonBadAuthority
 	ReasonBadVersion
 	ReasonUnsupportedVersion
@@ -83,7 +84,6 @@ const (
 	ReasonHeadTimeout
 	ReasonBodyTimeout
 	ReasonBodyTooLarge
-	ReasonMisdirected
 
 	// ReasonCount is the number of reasons, ReasonNone included: the size of an
 	// array of counters.
@@ -107,6 +107,7 @@ var reasons = [ReasonCount]struct {
 	ReasonFragmentInTarget:   {400, "fragment_in_target", "a request target has no fragment"},
 	ReasonAsteriskForm:       {400, "asterisk_form", "the target * belongs to OPTIONS alone"},
 	ReasonBadScheme:          {400, "bad_scheme", "the scheme of the request target is neither http nor https"},
+	ReasonMisdirected:        {421, "misdirected", "an https target is asked for on a connection without TLS"},
 	ReasonBadAuthority:       {400, "bad_authority", "the authority of the request target is not a host with an optional port"},
 	ReasonBadVersion:         {400, "bad_version", "the protocol version is malformed"},
 	ReasonUnsupportedVersion: {505, "unsupported_version", "only HTTP/1.0 and HTTP/1.1 are spoken here"},
@@ -145,7 +146,6 @@ var reasons = [ReasonCount]struct {
 	ReasonHeadTimeout:  {408, "head_timeout", "the head of the request did not arrive in time"},
 	ReasonBodyTimeout:  {408, "body_timeout", "the body of the request did not arrive in time"},
 	ReasonBodyTooLarge: {413, "body_too_large", "the body of the request is too large"},
-	ReasonMisdirected:  {421, "misdirected", "nothing is served for this host"},
 }
 
 // Status returns the HTTP status that answers r, 200 for ReasonNone.

@@ -52,7 +52,7 @@ func TestReasons(t *testing.T) {
 func TestEveryReasonHasALaw(t *testing.T) {
 	t.Parallel()
 	has := map[Reason]bool{
-		ReasonNone: true, ReasonHeadTimeout: true, ReasonBodyTimeout: true, ReasonBodyTooLarge: true, ReasonMisdirected: true,
+		ReasonNone: true, ReasonHeadTimeout: true, ReasonBodyTimeout: true, ReasonBodyTooLarge: true,
 	}
 	for _, c := range append(headLaws(), headLimits()...) {
 		has[c.why] = true

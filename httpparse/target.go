@@ -117,8 +117,9 @@ func (r *Request) parseOtherForm(b []byte, start int) (end int, why Reason) {
 	return r.parseAbsolute(b, start)
 }
 
-// parseAbsolute reads "http://host[:port]", or "https:…", and what parsePath
-// reads.
+// parseAbsolute reads "http://host[:port]" and what parsePath reads. A target
+// with https is refused: no connection here is secured, and an answer would be
+// in the name of an origin that is (RFC 9110 section 7.4).
 func (r *Request) parseAbsolute(b []byte, start int) (end int, why Reason) {
 	i := start
 	for i < len(b) && class[b[i]]&isScheme != 0 {
@@ -141,7 +142,11 @@ func (r *Request) parseAbsolute(b []byte, start int) (end int, why Reason) {
 			return 0, reasonOfTarget(b[j])
 		}
 	}
-	if !equalFold(b[start:i], "http") && !equalFold(b[start:i], "https") {
+	switch {
+	case equalFold(b[start:i], "http"):
+	case equalFold(b[start:i], "https"):
+		return 0, ReasonMisdirected
+	default:
 		return 0, ReasonBadScheme
 	}
 	r.Form = AbsoluteForm

@@ -267,6 +267,7 @@ var refusals = []struct {
 	{httpparse.ReasonFragmentInTarget, "GET /#x HTTP/1.1\r\nHost: t\r\n\r\n"},
 	{httpparse.ReasonAsteriskForm, "GET * HTTP/1.1\r\nHost: t\r\n\r\n"},
 	{httpparse.ReasonBadScheme, "GET ftp://t/ HTTP/1.1\r\nHost: t\r\n\r\n"},
+	{httpparse.ReasonMisdirected, "GET https://t/ HTTP/1.1\r\nHost: t\r\n\r\n"},
 	{httpparse.ReasonBadAuthority, "GET http://u@t/ HTTP/1.1\r\nHost: t\r\n\r\n"},
 	{httpparse.ReasonBadVersion, "GET / HTTP/1.x\r\nHost: t\r\n\r\n"},
 	{httpparse.ReasonUnsupportedVersion, "GET / HTTP/2.0\r\nHost: t\r\n\r\n"},
@@ -315,8 +316,8 @@ func TestRefusals(t *testing.T) {
 	p := newPair(t, 1, 1)
 	seen := map[httpparse.Reason]bool{
 		httpparse.ReasonNone: true,
-		// Below, in TestTimeouts, and never given: no route names a host yet.
-		httpparse.ReasonHeadTimeout: true, httpparse.ReasonBodyTimeout: true, httpparse.ReasonMisdirected: true,
+		// Below, in TestTimeouts.
+		httpparse.ReasonHeadTimeout: true, httpparse.ReasonBodyTimeout: true,
 	}
 	flood := strings.Repeat("still sending\r\n", 40_000)
 	for i, test := range refusals {
