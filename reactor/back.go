@@ -577,13 +577,20 @@ func (b *Back) onUnwatched(c *conn) {
 func (b *Back) onExpire(c *conn) {
 	switch {
 	case c.hungUp:
-	case c.bodyOpen:
+	case c.bodyOpen && c.reading.late(b.now):
 		b.counters.BodyTimeouts.Add(1)
 		b.breakBody(c, httpparse.ReasonBodyTimeout)
 	case c.phase == phaseStream:
+		if c.writing.runs() {
+			b.answerWaits(c, 0)
+		}
+		if !c.writing.late(b.now) {
+			b.setPace(c)
+			return
+		}
 		b.counters.WriteTimeouts.Add(1)
 		b.cutStream(c)
-	case c.phase == phaseRun && c.halfClosed:
+	case c.phase == phaseRun && c.halfClosed && !c.bodyOpen:
 		b.probe(c)
 	case c.phase == phaseBody:
 		b.counters.BodyTimeouts.Add(1)

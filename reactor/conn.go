@@ -99,6 +99,8 @@ type conn struct {
 	bodyOpen  bool  // the rest of the body streams to its function
 	bodyLeft  int64 // … so many bytes of it; -1: chunked
 
+	reading, writing     pace  // how late the client is with a body, and with taking an answer
+	unacked              int   // bytes of an answer that the client had not taken at the last look
 	deadline             int64 // monotonic nanoseconds; 0: none
 	wheelTick            int64
 	wheelPrev, wheelNext *conn
@@ -413,16 +415,20 @@ func (l *loop) write(c *conn, p, rest []byte) step {
 		l.drop(c)
 	}
 	c.phase = phaseWrite
-	l.wheel.set(c, l.after(l.timer.Write), l.now)
+	c.reading = pace{}
+	c.writing = pace{left: int64(l.timer.Write)}
+	l.answerWaits(c, 0)
 	l.watchFor(c, false, true)
 	return stepWait
 }
 
 // flush goes on with an answer that did not fit the socket's buffer.
 func (l *loop) flush(c *conn) error {
+	before := c.sent
 	for c.sent < len(c.out) {
 		n, errno := sys.Write(c.fd, c.out[c.sent:])
 		if errno == syscall.EAGAIN {
+			l.answerWaits(c, c.sent-before)
 			return nil
 		}
 		if errno != 0 {
@@ -430,9 +436,9 @@ func (l *loop) flush(c *conn) error {
 			return nil
 		}
 		c.sent += n
-		l.wheel.set(c, l.after(l.timer.Write), l.now)
 	}
 	c.out, c.sent = nil, 0
+	c.writing = pace{}
 	if l.answered(c) != stepNext {
 		return nil
 	}
@@ -449,7 +455,8 @@ func (l *loop) answered(c *conn) step {
 			return stepNext
 		}
 		c.phase = phaseSkip
-		l.wheel.set(c, l.after(l.timer.Body), l.now)
+		c.reading.begin(int64(l.timer.Body), l.now)
+		l.setPace(c)
 		_ = l.rearm(c)
 		return stepWait
 	}
@@ -474,9 +481,10 @@ func (l *loop) readSkip(c *conn) error {
 	passed := min(int64(n), c.skip)
 	c.skip -= passed
 	if c.skip > 0 {
-		l.wheel.set(c, l.after(l.timer.Body), l.now)
+		l.bodyMoved(c, n)
 		return nil
 	}
+	c.reading = pace{}
 	c.phase = phaseHead
 	return l.process(c, l.scratch.in[passed:n])
 }
@@ -575,7 +583,8 @@ func (l *loop) release(c *conn) {
 func (l *loop) onDeadline(c *conn) {
 	switch c.phase {
 	case phaseHead:
-		if len(c.in) == 0 {
+		if len(c.in) == 0 || string(c.in) == "\r\n" {
+			// Nothing, or what old clients send behind a body: no request.
 			l.endIdle(c)
 			return
 		}
@@ -583,6 +592,9 @@ func (l *loop) onDeadline(c *conn) {
 		_, _, _ = httpparse.ParseHead(&l.call.req, c.in)
 		l.refuse(c, l.call, httpparse.ReasonHeadTimeout)
 	case phaseWrite:
+		if l.answerWaits(c, 0); !c.writing.late(l.now) {
+			return // it has taken some, and the kernel has not said so
+		}
 		l.counters.WriteTimeouts.Add(1)
 		l.end(c)
 	case phaseSkip:

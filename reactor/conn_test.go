@@ -304,6 +304,10 @@ var refusals = []struct {
 	{httpparse.ReasonTrailerTooLarge, chunked + "3\r\n[1]\r\n0\r\n" + strings.Repeat("A: "+strings.Repeat("1", 1000)+"\r\n", 40) + "\r\n"},
 	{httpparse.ReasonBodyTooLarge, "POST /echo HTTP/1.1\r\nHost: t\r\nContent-Length: 1000001\r\n\r\n"},
 	{httpparse.ReasonBodyTooLarge, strings.Replace(chunked, "/echo", "/sink", 1) + "f4241\r\n" + strings.Repeat("x", 1000001) + "\r\n0\r\n\r\n"},
+	// Before it is read: at the size of a chunk, alone or summed.
+	{httpparse.ReasonBodyTooLarge, chunked + "f4241\r\n"},
+	{httpparse.ReasonBodyTooLarge, chunked + "3\r\n[1]\r\n7ffffffffffffffe\r\n"},
+	{httpparse.ReasonBodyTooLarge, chunked + "186a0\r\n" + strings.Repeat("x", 100000) + "\r\ndbba1\r\n"},
 }
 
 const chunked = "POST /echo HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -478,7 +482,9 @@ func TestTimeouts(t *testing.T) {
 		Head: 400 * time.Millisecond, Body: 400 * time.Millisecond, KeepAlive: 400 * time.Millisecond,
 		Write: 400 * time.Millisecond, Linger: time.Second,
 	}
-	p := newPairWith(t, pairOptions{timeouts: limits, fakes: map[string]*fake{"big": text("[" + strings.Repeat(" ", 8<<20) + "]")}})
+	p := newPairWith(t, pairOptions{timeouts: limits, fakes: map[string]*fake{
+		"big": text("[" + strings.Repeat(" ", 8<<20) + "]"), "middle": text("[" + strings.Repeat(" ", 500_000) + "]"),
+	}})
 	t.Run("head", func(t *testing.T) {
 		onBoth(t, p, func(t *testing.T, c *testenv.Conn) {
 			start := time.Now()
@@ -492,28 +498,56 @@ func TestTimeouts(t *testing.T) {
 	})
 	t.Run("head: one byte at a time does not move it", func(t *testing.T) {
 		onBoth(t, p, func(t *testing.T, c *testenv.Conn) {
-			stop, stopped := make(chan struct{}), make(chan struct{})
-			go func() {
-				defer close(stopped)
-				every := time.NewTicker(20 * time.Millisecond)
-				defer every.Stop()
-				for _, b := range []byte("GET /echo HTTP/1.1\r\nX-Slow: " + strings.Repeat("a", 10_000)) {
-					if _, err := c.Write([]byte{b}); err != nil {
-						return
-					}
-					select {
-					case <-every.C:
-					case <-stop:
-						return
-					}
-				}
-			}()
+			stop := trickle(c, "GET /echo HTTP/1.1\r\nX-Slow: "+strings.Repeat("a", 10_000))
 			want(t, c.Response(t), 408, "head_timeout")
-			close(stop)
-			<-stopped
+			stop()
 			c.WantEnd(t)
 		})
 	})
+	slow := strings.Repeat("a", 10_000)
+	for name, request := range map[string]string{
+		"a length":          "POST /sink HTTP/1.1\r\nHost: t\r\nContent-Length: 10000\r\n\r\n",
+		"chunked":           strings.Replace(chunked, "/echo", "/sink", 1) + "2710\r\n",
+		"a length, streams": "POST /sink HTTP/1.1\r\nHost: t\r\nContent-Length: 200000\r\n\r\n" + strings.Repeat("a", 190_000),
+		"chunked, streams":  strings.Replace(chunked, "/echo", "/sink", 1) + "30d40\r\n" + strings.Repeat("a", 190_000),
+	} {
+		t.Run("body, "+name+": one byte at a time does not move it", func(t *testing.T) {
+			onBoth(t, p, func(t *testing.T, c *testenv.Conn) {
+				c.Send(t, request)
+				stop := trickle(c, slow)
+				want(t, c.Response(t), 408, "body_timeout")
+				stop()
+				c.WantEnd(t)
+			})
+		})
+	}
+	t.Run("body of a refused request: one byte at a time does not move it", func(t *testing.T) {
+		onBoth(t, p, func(t *testing.T, c *testenv.Conn) {
+			c.Send(t, "POST /nowhere HTTP/1.1\r\nHost: t\r\nContent-Length: 10000\r\n\r\n")
+			want(t, c.Response(t), 404, "route_not_found")
+			stop := trickle(c, slow)
+			c.WantEnd(t)
+			stop()
+		})
+	})
+	t.Run("an empty line alone is no request", func(t *testing.T) {
+		onBoth(t, p, func(t *testing.T, c *testenv.Conn) {
+			c.Send(t, "\r\n")
+			c.WantEnd(t)
+		})
+	})
+	for _, path := range []string{"/big", "/middle"} {
+		t.Run("write: one byte at a time does not move it: "+path, func(t *testing.T) {
+			onBoth(t, p, func(t *testing.T, c *testenv.Conn) {
+				before := p.backs[0].back.counters.WriteTimeouts.Load()
+				c.Send(t, strings.Repeat(get(path), 40))
+				testenv.Until(t, "the connection is cut", func() bool {
+					_, _ = c.Conn.Read(make([]byte, 1))
+					return p.backs[0].back.counters.WriteTimeouts.Load() == before+1
+				})
+			})
+		})
+	}
 	t.Run("head: the id and the method of another request do not show", func(t *testing.T) {
 		onBoth(t, p, func(t *testing.T, c *testenv.Conn) {
 			c.Send(t, "GET /ec")
@@ -563,6 +597,27 @@ func TestTimeouts(t *testing.T) {
 			})
 		})
 	})
+}
+
+// trickle sends text a byte at a time, until stop, which waits for that.
+func trickle(c *testenv.Conn, text string) (stop func()) {
+	end, ended := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		every := time.NewTicker(20 * time.Millisecond)
+		defer every.Stop()
+		for _, b := range []byte(text) {
+			if _, err := c.Write([]byte{b}); err != nil {
+				return
+			}
+			select {
+			case <-every.C:
+			case <-end:
+				return
+			}
+		}
+	}()
+	return func() { close(end); <-ended }
 }
 
 // A large answer that the client reads late, with a part of the next head

@@ -83,6 +83,9 @@ func (c *ControlConn) frame(b []byte) (used int, done bool, why httpparse.Reason
 	for used < len(b) {
 		_, n, o, why := c.chunks.Next(b[used:])
 		used += n
+		if c.chunks.Declared() > controlBodyMax {
+			return used, false, httpparse.ReasonBodyTooLarge
+		}
 		switch {
 		case o == httpparse.Complete:
 			return used, true, 0

@@ -52,7 +52,6 @@ type run struct {
 	cancelIt atomic.Bool
 	flow     flow
 	flowNew  bool             // the flow is as reset left it: the call never left the loop
-	bodySeen int64            // bytes of a chunked body
 	broken   httpparse.Reason // what is wrong with a body that streams
 	badHead  httpparse.CGIReason
 	over     bool // the function of a streamed answer has ended
@@ -173,7 +172,8 @@ func (b *Back) startBody(c *conn, k *call, p []byte, n int) step {
 		b.end(c)
 		return stepWait
 	}
-	b.wheel.set(c, b.after(b.timer.Body), b.now)
+	c.reading.begin(int64(b.timer.Body), b.now)
+	b.setPace(c)
 	_ = b.rearm(c)
 	return stepWait
 }
@@ -203,7 +203,8 @@ func (b *Back) onBodyRead(c *conn) error {
 		return nil
 	}
 	k := c.call
-	for read := 0; read < bodyReadMax; {
+	read := 0
+	for read < bodyReadMax {
 		to := b.scratch.in
 		if c.bodyNeed > 0 {
 			to = c.in[len(c.in):c.bodyNeed]
@@ -233,7 +234,7 @@ func (b *Back) onBodyRead(c *conn) error {
 			return b.proceed(c, s)
 		}
 	}
-	b.wheel.set(c, b.after(b.timer.Body), b.now)
+	b.bodyMoved(c, read)
 	return nil
 }
 
@@ -255,17 +256,18 @@ func (b *Back) proceed(c *conn, s step) error {
 func (b *Back) decodeBody(c *conn, k *call, p []byte) (s step, done bool) {
 	for len(p) > 0 {
 		data, n, o, why := k.run.chunks.Next(p)
-		if int64(len(k.run.body)+len(data)) > k.fn.MaxBody {
+		if k.run.chunks.Declared() > k.fn.MaxBody {
 			o, why = httpparse.Invalid, httpparse.ReasonBodyTooLarge
 		}
-		k.run.body = append(k.run.body, data...)
-		p = p[n:]
-		switch {
-		case o == httpparse.Invalid:
+		if o == httpparse.Invalid {
 			c.call = nil
 			b.refuse(c, k, why)
 			b.putCall(k)
 			return stepWait, true
+		}
+		k.run.body = append(k.run.body, data...)
+		p = p[n:]
+		switch {
 		case o == httpparse.Complete:
 			c.in = append(c.in[:k.run.headLen], p...)
 			k.reparse(c.in[:k.run.headLen])
@@ -283,6 +285,7 @@ func (b *Back) decodeBody(c *conn, k *call, p []byte) (s step, done bool) {
 func (b *Back) launchKept(c *conn, k *call, end int) step {
 	c.call = nil
 	c.phase = phaseHead
+	c.reading = pace{}
 	c.used = end
 	// The table may have changed while the body came.
 	v := b.decide(k)
@@ -425,6 +428,7 @@ func (b *Back) promote(k *call) {
 func (b *Back) runBeside(c *conn, k *call, body []byte) {
 	c.phase = phaseRun
 	c.call = k
+	c.reading, c.writing = pace{}, pace{}
 	c.deadline = 0
 	if c.halfClosed {
 		b.wheel.set(c, b.after(b.timer.Probe), b.now)

@@ -112,9 +112,9 @@ type mailbox struct {
 // own counter when it ends a connection.
 type timeouts struct {
 	Head      time.Duration // from the first byte of a head to its last
-	Body      time.Duration // between two reads of a body
+	Body      time.Duration // a client that sends nothing of its body, or too little: see pace
 	KeepAlive time.Duration // idle between two requests
-	Write     time.Duration // a client that does not read
+	Write     time.Duration // a client that takes nothing of its answer, or too little: see pace
 	Linger    time.Duration // after a refusal, for the client to see it
 	Probe     time.Duration // from a client's FIN to the question whether it is still there, and between two
 }

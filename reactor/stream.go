@@ -52,6 +52,7 @@ func (b *Back) launchStream(c *conn, k *call, p []byte, n int) (int, step) {
 func (b *Back) launchDecoded(c *conn, k *call, p []byte) step {
 	c.call = nil
 	c.phase = phaseHead
+	c.reading = pace{}
 	c.used = len(c.in)
 	if _, ok := b.admit(c, k); !ok {
 		c.closing, c.lingering = true, true
@@ -60,7 +61,6 @@ func (b *Back) launchDecoded(c *conn, k *call, p []byte) step {
 		return s
 	}
 	b.hold(k)
-	k.run.bodySeen = int64(len(k.run.body))
 	b.openBody(c, k, -1, k.run.body, false)
 	if len(p) > 0 && b.decodeFlow(c, k, p) {
 		b.watchBody(c, k)
@@ -73,6 +73,7 @@ func (b *Back) launchDecoded(c *conn, k *call, p []byte) step {
 func (b *Back) openBody(c *conn, k *call, left int64, body []byte, expect bool) {
 	c.bodyOpen, c.bodyLeft = true, left
 	b.runBeside(c, k, body)
+	c.reading.begin(int64(b.timer.Body), b.now)
 	if expect && !b.sayContinue(c) {
 		b.hangUp(c)
 		return
@@ -90,14 +91,12 @@ func (b *Back) watchBody(c *conn, k *call) (room int) {
 	if !b.watchFor(c, room > 0, unsent) {
 		return 0
 	}
-	switch {
-	case room > 0:
-		b.wheel.set(c, b.after(b.timer.Body), b.now)
-	case unsent:
-		b.wheel.set(c, b.after(b.timer.Write), b.now)
-	default:
-		c.deadline = 0 // the function's own limit counts
+	if room > 0 {
+		c.reading.resume(b.now)
+	} else {
+		c.reading.pause(b.now) // the function's own limit counts
 	}
+	b.setPace(c)
 	return room
 }
 
@@ -122,6 +121,7 @@ func (b *Back) readFlow(c *conn) {
 			return
 		}
 		read += n
+		b.bodyMoved(c, n)
 		if c.bodyLeft < 0 {
 			if !b.decodeFlow(c, k, to[:n]) {
 				return
@@ -140,7 +140,7 @@ func (b *Back) readFlow(c *conn) {
 func (b *Back) decodeFlow(c *conn, k *call, p []byte) bool {
 	for len(p) > 0 {
 		data, n, o, why := k.run.chunks.Next(p)
-		if k.run.bodySeen += int64(len(data)); k.run.bodySeen > k.fn.MaxBody {
+		if k.run.chunks.Declared() > k.fn.MaxBody {
 			o, why = httpparse.Invalid, httpparse.ReasonBodyTooLarge
 		}
 		if o == httpparse.Invalid {
@@ -167,9 +167,10 @@ func (b *Back) decodeFlow(c *conn, k *call, p []byte) bool {
 func (b *Back) endBody(c *conn, k *call) {
 	c.bodyOpen = false
 	k.run.flow.endBody()
+	c.reading = pace{}
 	unsent := len(c.out) > c.sent
-	if b.watchFor(c, !unsent, unsent) && !unsent {
-		c.deadline = 0
+	if b.watchFor(c, !unsent, unsent) {
+		b.setPace(c)
 	}
 }
 
@@ -178,6 +179,7 @@ func (b *Back) endBody(c *conn, k *call) {
 func (b *Back) breakBody(c *conn, why httpparse.Reason) {
 	k := c.call
 	c.bodyOpen = false
+	c.reading, c.writing = pace{}, pace{}
 	c.deadline = 0
 	k.run.broken = why
 	k.run.cancel()
@@ -191,6 +193,7 @@ func (b *Back) closeBody(c *conn) {
 		return
 	}
 	c.bodyOpen = false
+	c.reading = pace{}
 	if c.bodyLeft >= 0 && c.bodyLeft <= skipBytesMax {
 		c.skip = c.bodyLeft
 		return
@@ -264,7 +267,8 @@ func (b *Back) beginStream(c *conn, k *call, p []byte) bool {
 	b.scratch.out = fields[:0]
 	b.setState(c, ipc.Responding)
 	c.phase = phaseStream
-	c.deadline = 0
+	c.writing = pace{left: int64(b.timer.Write)}
+	b.setPace(c)
 	c.out, c.sent = head, 0
 	if f.wrapped {
 		b.frame(c, f, []byte(`{"result":"`), false)
@@ -316,12 +320,13 @@ func (f *framing) escape(p []byte) []byte {
 // sent, and the connection goes on.
 func (b *Back) pump(c *conn, k *call) step {
 	f := &k.run.framing
+	wrote := 0
 	for range streamTurnsMax {
 		for c.sent < len(c.out) {
 			n, errno := sys.Write(c.fd, c.out[c.sent:])
 			if errno == syscall.EAGAIN {
 				if b.watchFor(c, c.bodyOpen && !c.muted, true) {
-					b.wheel.set(c, b.after(b.timer.Write), b.now)
+					b.answerWaits(c, wrote)
 				}
 				return stepWait
 			}
@@ -330,8 +335,15 @@ func (b *Back) pump(c *conn, k *call) step {
 				return stepWait
 			}
 			c.sent += n
+			wrote += n
 		}
 		c.out, c.sent = c.out[:0], 0
+		if c.writing.runs() {
+			// The kernel has all of it: nobody waits for the client.
+			c.writing.moved(int64(wrote), int64(b.timer.Write), b.now)
+			c.writing.pause(b.now)
+			b.setPace(c)
+		}
 		p := k.run.flow.take(k.run.spare)
 		k.run.spare = p
 		if len(p) > 0 {
@@ -370,7 +382,6 @@ func (b *Back) rest(c *conn, k *call) {
 		b.watchBody(c, k)
 		return
 	}
-	c.deadline = 0
 	b.watchFor(c, false, false)
 }
 
@@ -378,6 +389,7 @@ func (b *Back) rest(c *conn, k *call) {
 func (b *Back) endStream(c *conn, k *call) step {
 	c.call = nil
 	c.out = nil
+	c.writing = pace{}
 	c.phase = phaseHead
 	b.putCall(k)
 	return b.answered(c)

@@ -758,3 +758,40 @@ func TestGettid(t *testing.T) {
 		t.Error("no thread number")
 	}
 }
+
+func TestUnacked(t *testing.T) {
+	t.Parallel()
+	l, at := listen(t, "127.0.0.1:0", sys.ListenOptions{})
+	client, err := net.Dial("tcp", at.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	n, _ := accept(t, l)
+	if got := sys.Unacked(n); got != 0 {
+		t.Errorf("%d bytes before the first", got)
+	}
+	sent := 0
+	for block := make([]byte, 64<<10); ; {
+		w, errno := sys.Write(n, block)
+		if errno == syscall.EAGAIN {
+			break
+		}
+		if errno != 0 || sent > 1<<30 {
+			t.Fatal(errno, sent)
+		}
+		sent += w
+	}
+	full := sys.Unacked(n)
+	if full <= 0 || full > sent {
+		t.Errorf("%d bytes of %d", full, sent)
+	}
+	if _, err := io.ReadFull(client, make([]byte, sent)); err != nil {
+		t.Fatal(err)
+	}
+	testenv.Until(t, "all is acknowledged", func() bool { return sys.Unacked(n) == 0 })
+	a, _ := pair(t)
+	if got := sys.Unacked(a) + sys.Unacked(-1); got != 0 {
+		t.Errorf("%d bytes of what is no TCP socket", got)
+	}
+}
