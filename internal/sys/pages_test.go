@@ -1,7 +1,12 @@
 package sys
 
 import (
+	"bytes"
+	"errors"
+	"os"
+	"path/filepath"
 	"slices"
+	"syscall"
 	"testing"
 )
 
@@ -71,5 +76,35 @@ func TestPrivatePagesAreThoseThatWereWritten(t *testing.T) {
 	}
 	if got, err := pm.Private(all, nil); err != nil || len(got) != 0 || all[17] != 0 || all[(pages+50)*PageSize+17] != 0 {
 		t.Errorf("discarded: %v %v", got, err)
+	}
+}
+
+func TestCodeIsMappedOverAMapping(t *testing.T) {
+	t.Parallel()
+	f, err := os.Create(filepath.Join(t.TempDir(), "code"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = f.Close() }()
+	content := bytes.Repeat([]byte("0123456789abcdef"), 3*PageSize/16)
+	if _, err := f.Write(content); err != nil {
+		t.Fatal(err)
+	}
+	b, err := MmapReserve(3 * PageSize)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = Munmap(b) }()
+	if err := MmapCodeOver(b[1:], int(f.Fd()), 0); !errors.Is(err, syscall.EINVAL) {
+		t.Errorf("not at a page: %v", err)
+	}
+	if err := MmapCodeOver(b[:PageSize+100], int(f.Fd()), 1); err == nil || b[0] != 0 {
+		t.Errorf("from the middle of a page: %v", err)
+	}
+	if err := MmapCodeOver(b[:PageSize+100], int(f.Fd()), PageSize); err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(b[:2*PageSize], content[PageSize:]) || !bytes.Equal(b[2*PageSize:], make([]byte, PageSize)) {
+		t.Error("the mapping does not read as the file")
 	}
 }

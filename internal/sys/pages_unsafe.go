@@ -44,6 +44,29 @@ func MmapOverAt(b []byte, fd int, at int64) error {
 	return nil
 }
 
+// MmapCodeOver replaces the pages of b, which must be a mapping of its own and not of
+// Go's heap, by those of the file behind fd, from offset at on, for reading and executing: private, and
+// shared with every process that does the same. The rest of the last page is the file's
+// too. at is a multiple of PageSize; b that does not begin at a page is EINVAL.
+//
+// Source: mmap(2). EPERM: the file lies where nothing may be executed (noexec).
+// When it fails nothing has changed.
+func MmapCodeOver(b []byte, fd int, at int64) error {
+	start := uintptr(unsafe.Pointer(unsafe.SliceData(b)))
+	if start%PageSize != 0 {
+		return syscall.EINVAL
+	}
+	got, _, errno := unix.Syscall6(unix.SYS_MMAP, start, uintptr(len(b)),
+		unix.PROT_READ|unix.PROT_EXEC, unix.MAP_PRIVATE|unix.MAP_FIXED, uintptr(fd), uintptr(at))
+	if errno != 0 {
+		return fmt.Errorf("map %d bytes of code over: %w", len(b), errno)
+	}
+	if got != start {
+		panic("sys: mmap with MAP_FIXED moved")
+	}
+	return nil
+}
+
 // PopulateRead enters the pages of b into the page table as if they had been
 // read, in one call instead of a fault each.
 //

@@ -119,7 +119,7 @@ func New(o Options) (*Executor, error) {
 	if err != nil {
 		return nil, fmt.Errorf("start engine: %w", err)
 	}
-	cache, err := wazero.NewCompilationCacheWithDir(o.CacheDir)
+	cache, err := newCache(codeFiles(o.CacheDir))
 	if err != nil {
 		pagemap.Close()
 		return nil, fmt.Errorf("open compilation cache: %w", err)

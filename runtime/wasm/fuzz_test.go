@@ -59,6 +59,13 @@ func FuzzRewrite(f *testing.F) {
 		if err := validate(ctx, out); err != nil {
 			t.Fatalf("valid before, after: %v", err)
 		}
+		skeleton, err := prepare.Skeleton(out, nil)
+		if err != nil {
+			t.Fatalf("skeleton: %v", err)
+		}
+		if err := validate(ctx, skeleton); err != nil {
+			t.Fatalf("valid, without its code: %v", err)
+		}
 		var r *RefusedError
 		if _, _, err := prepare.Rewrite(out, prepare.Options{}); err == nil || errors.As(err, &r) {
 			t.Error("what is prepared was prepared again")

@@ -31,15 +31,15 @@ type stamp struct {
 	CPU      string       `json:"cpu"`      // processor features the code may use
 	Pass     int          `json:"pass"`     // version of the prepare pass
 	Module   string       `json:"module"`   // SHA-256 of the artifact, hexadecimal
-	Prepared string       `json:"prepared"` // file name of the rewritten module
-	Code     string       `json:"code"`     // path of the native code, relative to the cache directory
+	Prepared string       `json:"prepared"` // file name of the rewritten module, without its code
+	Code     string       `json:"code"`     // file name of the native code
 	CodeSize int64        `json:"codeSize"` // its length in bytes
 	Info     prepare.Info `json:"info"`
 }
 
-// passVersion changes with every change of what the prepare pass emits, which
+// passVersion changes with every change of what the prepare pass emits or of a file's form, which
 // makes the gateway prepare every artifact again.
-const passVersion = 4
+const passVersion = 5
 
 // compilerVersion is what wazero puts into its cache's keys.
 func compilerVersion() string {
@@ -215,45 +215,35 @@ func Prepare(ctx context.Context, path, cacheDir string) (*Report, error) {
 		return nil, fmt.Errorf("create cache: %w", err)
 	}
 
-	// Compile into a directory of its own, which tells the name that wazero
-	// gives the code, then move that file to where workers look.
-	work := filepath.Join(cacheDir, "work-"+rand.Text())
-	if err := os.Mkdir(work, 0o700); err != nil {
-		return nil, fmt.Errorf("create work directory: %w", err)
-	}
-	defer func() { _ = os.RemoveAll(work) }()
+	w := &codeWriter{path: filepath.Join(cacheDir, "code-"+rand.Text()+".tmp")}
+	defer func() { _ = os.Remove(w.path) }() // unless it was moved
 	start = time.Now()
-	if err := compile(ctx, prepared, work); err != nil {
+	if err := compile(ctx, prepared, w); err != nil {
 		return nil, err
 	}
 	report.Compile = time.Since(start)
-	files, err := filepath.Glob(filepath.Join(work, "*", "*"))
-	if err != nil || len(files) != 1 {
-		return nil, fmt.Errorf("compiler wrote %d files, want 1 (%v)", len(files), err)
+	report.CodeBytes = w.size
+	if w.size > codeBytesMax {
+		return nil, refused("its native code has %d bytes, at most %d are allowed", w.size, codeBytesMax)
 	}
-	code, err := filepath.Rel(work, files[0])
+	// What a worker loads is the module without its code.
+	tag := sha256.Sum256(prepared)
+	skeleton, err := prepare.Skeleton(prepared, tag[:])
 	if err != nil {
 		return nil, err
 	}
-	if err := os.MkdirAll(filepath.Join(cacheDir, filepath.Dir(code)), 0o700); err != nil {
-		return nil, fmt.Errorf("create cache: %w", err)
-	}
-	st, err := os.Stat(files[0])
+	key, err := keyOf(ctx, skeleton)
 	if err != nil {
-		return nil, fmt.Errorf("native code: %w", err)
+		return nil, err
 	}
-	report.CodeBytes = st.Size()
-	if st.Size() > codeBytesMax {
-		return nil, refused("its native code has %d bytes, at most %d are allowed", st.Size(), codeBytesMax)
-	}
-	if err := os.Rename(files[0], filepath.Join(cacheDir, code)); err != nil {
+	if err := os.Rename(w.path, filepath.Join(cacheDir, codeName(key))); err != nil {
 		return nil, fmt.Errorf("move native code: %w", err)
 	}
 	s := stamp{
 		Wazero: compilerVersion(), CPU: processor(), Pass: passVersion, Module: report.Module,
-		Prepared: report.Module + ".prepared.wasm", Code: code, CodeSize: st.Size(), Info: *info,
+		Prepared: report.Module + ".skeleton.wasm", Code: codeName(key), CodeSize: w.size, Info: *info,
 	}
-	if err := writeFile(cacheDir, s.Prepared, prepared); err != nil {
+	if err := writeFile(cacheDir, s.Prepared, skeleton); err != nil {
 		return nil, fmt.Errorf("write prepared module: %w", err)
 	}
 	text, err := json.Marshal(s)
@@ -292,10 +282,11 @@ func validate(ctx context.Context, module []byte) error {
 	return compiled.Close(ctx)
 }
 
-func compile(ctx context.Context, module []byte, dir string) error {
-	cache, err := wazero.NewCompilationCacheWithDir(dir)
+// compile makes native code of module and has w keep it.
+func compile(ctx context.Context, module []byte, w *codeWriter) error {
+	cache, err := newCache(w)
 	if err != nil {
-		return fmt.Errorf("open compilation cache: %w", err)
+		return err
 	}
 	defer func() { _ = cache.Close(ctx) }()
 	rt := wazero.NewRuntimeWithConfig(ctx, runtimeConfig().WithCompilationCache(cache))
@@ -323,4 +314,20 @@ func compile(ctx context.Context, module []byte, dir string) error {
 		}
 	}
 	return nil
+}
+
+// keyOf returns the name by which wazero will ask for the native code of module.
+func keyOf(ctx context.Context, module []byte) (codeKey, error) {
+	var k keyFinder
+	cache, err := newCache(&k)
+	if err != nil {
+		return k.key, err
+	}
+	defer func() { _ = cache.Close(ctx) }()
+	rt := wazero.NewRuntimeWithConfig(ctx, runtimeConfig().WithCompilationCache(cache))
+	defer func() { _ = rt.Close(ctx) }()
+	if _, err := rt.CompileModule(ctx, module); !errors.Is(err, errKeyFound) {
+		return k.key, fmt.Errorf("name of native code: %w", err)
+	}
+	return k.key, nil
 }

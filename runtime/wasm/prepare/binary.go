@@ -122,6 +122,7 @@ func appendSection(dst []byte, id byte, content []byte) []byte {
 
 // The opcodes that the pass treats by name.
 const (
+	opUnreachable  = 0x00
 	opBlock        = 0x02
 	opLoop         = 0x03
 	opIf           = 0x04
