@@ -109,6 +109,35 @@ func Share(path string) error {
 	})
 }
 
+// Give hands a file, or a directory and all below it, to the user that a child under s
+// will be. Links are not followed. Nobody else changes the directory meanwhile. Where the child keeps our uid it
+// does nothing.
+func (s *Spec) Give(path string) error {
+	own := *s
+	own.Namespaces = own.namespaces()
+	uid, gid := own.identity()
+	if uid < 0 {
+		return nil
+	}
+	err := filepath.WalkDir(path, func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		info, err := d.Info()
+		if err != nil {
+			return err
+		}
+		if st := info.Sys().(*syscall.Stat_t); int(st.Uid) == uid && int(st.Gid) == gid {
+			return nil
+		}
+		return os.Lchown(path, uid, gid)
+	})
+	if err != nil {
+		return fmt.Errorf("sandbox: give to user %d: %w", uid, err)
+	}
+	return nil
+}
+
 // Starter starts commands from one thread, which lives until Close: the kernel
 // sends the signal at a parent's death when the thread that forked ends.
 type Starter struct {

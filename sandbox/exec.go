@@ -1,9 +1,11 @@
 package sandbox
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	goruntime "runtime"
@@ -52,8 +54,8 @@ func (s *Spec) apply() error {
 		}
 		defer rules.Close()
 	}
-	if s.Dir != "" {
-		if err := os.Chdir(s.Dir); err != nil {
+	if dir := cmp.Or(s.Dir, s.In); dir != "" {
+		if err := os.Chdir(dir); err != nil {
 			return fmt.Errorf("working directory: %w", err)
 		}
 	}
@@ -184,7 +186,7 @@ func (s *Spec) grants() []grant {
 			grants = append(grants, grant{filepath.Clean(path), rights, write})
 		}
 	}
-	for _, path := range System() {
+	for _, path := range s.system() {
 		rights := uint64(readRights)
 		if filepath.Dir(path) == "/dev" {
 			rights = sys.FSReadFile | sys.FSWriteFile
@@ -203,6 +205,46 @@ func (s *Spec) grants() []grant {
 	}
 	slices.SortStableFunc(grants, func(a, b grant) int { return len(a.path) - len(b.path) })
 	return grants
+}
+
+// system is System without what is hidden.
+func (s *Spec) system() []string {
+	paths := System()
+	for _, hidden := range s.Hide {
+		real, err := filepath.EvalSymlinks(hidden)
+		if err != nil {
+			continue // there is nothing to see
+		}
+		var left []string
+		for _, path := range paths {
+			left = append(left, beside(path, real)...)
+		}
+		paths = left
+	}
+	return paths
+}
+
+// beside is path, or, when hidden lies below it, what lies there beside hidden.
+func beside(path, hidden string) []string {
+	real, err := filepath.EvalSymlinks(path)
+	switch {
+	case err != nil || !below(hidden, real) && !below(real, hidden):
+		return []string{path}
+	case below(real, hidden):
+		return nil
+	}
+	entries, err := os.ReadDir(path)
+	if err != nil {
+		return nil
+	}
+	var left []string
+	for _, entry := range entries {
+		if entry.Type()&fs.ModeSymlink != 0 {
+			continue // it would grant what it leads to
+		}
+		left = append(left, beside(filepath.Join(path, entry.Name()), hidden)...)
+	}
+	return left
 }
 
 // allow grants rights on one path; one that does not exist grants nothing.

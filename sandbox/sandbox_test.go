@@ -5,9 +5,10 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
 	"baton/internal/testenv"
@@ -62,5 +63,106 @@ func TestSpecIsWhatTheProgramGets(t *testing.T) {
 	}
 }
 
-var _ = exec.Command
-var _ = filepath.Join
+// both runs a test with all layers that this machine gives, and without a root
+// directory and a user of its own: as where baton does not run as root.
+func both(t *testing.T, f func(t *testing.T, without []string)) {
+	t.Helper()
+	t.Run("all layers", func(t *testing.T) { t.Parallel(); f(t, nil) })
+	if os.Geteuid() == 0 {
+		t.Run("no root of its own", func(t *testing.T) { t.Parallel(); f(t, []string{sandbox.LayerRoot}) })
+	}
+}
+
+func TestInIsSharedWithUs(t *testing.T) {
+	t.Parallel()
+	both(t, func(t *testing.T, without []string) {
+		dir := t.TempDir()
+		if err := os.Mkdir(filepath.Join(dir, "below"), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		s := sandbox.Spec{Argv: shell("pwd; echo made >../made; echo written >there"), In: filepath.Join(dir, "below"), Write: []string{dir}, Without: without}
+		if err := os.WriteFile(filepath.Join(dir, "below", "there"), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Give(dir); err != nil {
+			t.Fatal(err)
+		}
+		out, err := run(t, s)
+		if err != nil || out != s.In+"\n" {
+			t.Errorf("got %q, %v", out, err)
+		}
+		for name, want := range map[string]string{"made": "made\n", "below/there": "written\n"} {
+			if text, err := os.ReadFile(filepath.Join(dir, name)); err != nil || string(text) != want {
+				t.Errorf("%s: %q, %v", name, text, err)
+			}
+		}
+	})
+}
+
+func TestGiveFollowsNoLinks(t *testing.T) {
+	t.Parallel()
+	dir, other := t.TempDir(), filepath.Join(t.TempDir(), "other")
+	if err := os.WriteFile(other, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(other, filepath.Join(dir, "link")); err != nil {
+		t.Fatal(err)
+	}
+	if err := (&sandbox.Spec{}).Give(dir); err != nil {
+		t.Fatal(err)
+	}
+	if info, err := os.Stat(other); err != nil || int(info.Sys().(*syscall.Stat_t).Uid) != os.Getuid() {
+		t.Errorf("what a link leads to was given away: %v, %v", info, err)
+	}
+}
+
+// A data directory may lie where programs do.
+func TestHiddenIsNotInSystem(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	hidden := filepath.Join(dir, "srv", "data")
+	for _, name := range []string{"srv/data/admin.token", "srv/other", "bin/tool"} {
+		path := filepath.Join(dir, name)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, nil, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, link := range []string{"srv/link", "bin/link"} {
+		if err := os.Symlink("/etc", filepath.Join(dir, link)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got := sandbox.Beside(dir, hidden)
+	if want := []string{filepath.Join(dir, "bin"), filepath.Join(dir, "srv", "other")}; !slices.Equal(got, want) {
+		t.Errorf("left: %v, want %v", got, want)
+	}
+	if got := sandbox.Beside(hidden, dir); len(got) > 0 {
+		t.Errorf("what is hidden with all around it is still shown: %v", got)
+	}
+	if got := sandbox.Beside("/usr", dir); !slices.Equal(got, []string{"/usr"}) {
+		t.Errorf("what has nothing to do with it is gone: %v", got)
+	}
+}
+
+func TestHiddenCannotBeRead(t *testing.T) {
+	t.Parallel()
+	both(t, func(t *testing.T, without []string) {
+		layers := sandbox.Layers()
+		active := func(name string) bool {
+			return slices.ContainsFunc(layers, func(l sandbox.Layer) bool { return l.Name == name && l.Active })
+		}
+		testenv.NeedFeature(t, "Landlock, or a root directory of its own", active(sandbox.LayerLandlock) || without == nil && active(sandbox.LayerRoot), nil)
+		list := shell("ls /usr/share; ls -d /usr/bin")
+		out, err := run(t, sandbox.Spec{Argv: list, Processes: 1, Without: without})
+		if err != nil || strings.Count(out, "\n") < 2 {
+			t.Errorf("shown, it is not there: %q, %v", out, err)
+		}
+		out, err = run(t, sandbox.Spec{Argv: list, Processes: 1, Hide: []string{"/usr/share"}, Without: without})
+		if err != nil || strings.Count(out, "\n") != 2 || !strings.HasSuffix(out, "\n/usr/bin\n") {
+			t.Errorf("hidden, it is there: %q, %v", out, err)
+		}
+	})
+}

@@ -12,12 +12,18 @@ type Spec struct {
 	// an empty one there that lives in memory and ends with it. Empty: it works
 	// in "/" and creates no files.
 	Dir string `json:"dir,omitempty"`
+	// In is the working directory of a child without a Dir: one below Write or
+	// Read, that is shared with this process. Empty: "/".
+	In string `json:"in,omitempty"`
 
 	// Read names what it may read and execute, Write what it may change as well:
 	// files, or directories with all below them. What does not exist is passed
 	// over. The program itself, and what System names, is granted without being listed.
 	Read  []string `json:"read,omitempty"`
 	Write []string `json:"write,omitempty"`
+	// Hide names files and directories that nothing of System is to show: a data
+	// directory in /opt. What lies beside them stays visible; Read and Write are not touched by it.
+	Hide []string `json:"hide,omitempty"`
 
 	// MemoryMB bounds the address space of each of its processes, in MiB beyond
 	// memoryAllowance for code. Zero: no bound (for programs that bound themselves).

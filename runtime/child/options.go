@@ -104,7 +104,7 @@ func (o *Shared) Spec(f *runtime.Function) (sandbox.Spec, error) {
 		return sandbox.Spec{}, fmt.Errorf("artifact %s: %w", f.Name, err)
 	}
 	return sandbox.Spec{
-		Read: []string{read}, MemoryMB: int(f.Memory() >> 20), Processes: f.Processes, Network: f.Network,
+		Read: []string{read}, Hide: []string{o.Data}, MemoryMB: int(f.Memory() >> 20), Processes: f.Processes, Network: f.Network,
 		UID: sandbox.UIDDefault + 1 + int(f.ID),
 	}, nil
 }
