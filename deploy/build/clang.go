@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"baton/runtime/native"
 )
 
 // cSources lists the sources of a C or C++ program, as "./NAME", sorted: no
@@ -204,12 +206,30 @@ func buildCNative(ctx context.Context, j *job) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return j.cached1(moduleNative, []string{"c-native", j.req.Runtime, version}, func(output string) error {
-		return j.compile(ctx, cBuild{compile: nativeCompile, link: nativeLink, driver: func(cpp bool) string {
+	entryFlags, linkFlags := native.EntryFlags(), slices.Concat(nativeLink, native.LinkFlags())
+	identity := slices.Concat([]string{"c-native", j.req.Runtime, version, native.EntrySource}, entryFlags, nativeCompile, linkFlags)
+	return j.cached1(moduleNative, identity, func(output string) error {
+		entry, err := j.entryObject(ctx, pair[0], entryFlags)
+		if err != nil {
+			return err
+		}
+		return j.compile(ctx, cBuild{compile: nativeCompile, link: linkFlags, objects: []string{entry}, driver: func(cpp bool) string {
 			if cpp {
 				return pair[1]
 			}
 			return pair[0]
 		}}, output)
 	})
+}
+
+// entryObject compiles what has a program forked per request instead of
+// started. It is a C file of its own: what the user's files define does not reach it.
+func (j *job) entryObject(ctx context.Context, compiler string, flags []string) (object string, err error) {
+	source := filepath.Join(j.tmp(), "entry.c")
+	object = filepath.Join(j.tmp(), "entry.o")
+	if err := os.WriteFile(source, []byte(native.EntrySource), 0o600); err != nil {
+		return "", fmt.Errorf("write the entry: %w", err)
+	}
+	err = j.run(ctx, step{argv: slices.Concat([]string{compiler}, flags, []string{"-c", "-o", object, source}), dir: j.tmp()})
+	return object, err
 }

@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"baton/runtime/native"
 )
 
 const (
@@ -65,6 +67,8 @@ func TestBuildToNative(t *testing.T) {
 		files         map[string]string
 	}{
 		{"c", "c", map[string]string{"hello.c": cMain}},
+		{"c, with names of the entry's", "c", map[string]string{"hello.c": "#include <stdio.h>\nint serve, sweep, again, answer;\nint main(void) { puts(\"hello\"); return serve; }\n"}},
+		{"c, with a file of the entry's name", "c", map[string]string{"entry.c": cMain, "entry.h": "#error never\n"}},
 		{"c++", "cpp", map[string]string{"hello.cpp": cppMain}},
 		{"c++ with c", "cpp", map[string]string{"main.cc": "#include <iostream>\nextern \"C\" const char *hello(void);\nint main() { std::cout << hello() << std::endl; }\n", "a.c": "const char *hello(void) { const char *class = \"hello\"; return class; }\n"}},
 	} {
@@ -75,6 +79,9 @@ func TestBuildToNative(t *testing.T) {
 			out, err := exec.CommandContext(t.Context(), filepath.Join(m.dir, m.Module)).Output()
 			if err != nil || string(out) != "hello\n" {
 				t.Errorf("%q, %v", out, err)
+			}
+			if !native.Linked(filepath.Join(m.dir, m.Module)) {
+				t.Error("it would be started per request: it is not linked with the entry")
 			}
 		})
 	}
