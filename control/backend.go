@@ -94,7 +94,8 @@ type Status struct {
 	Started  time.Time `json:"started"`
 	Listen   string    `json:"listen"` // host:port as bound
 	Data     string    `json:"data"`   // absolute path
-	Ready    bool      `json:"ready"`  // at least one worker is
+	Ready    bool      `json:"ready"`  // at least one worker is, and Loaded
+	Loaded   bool      `json:"loaded"` // the rows of the database were read, at least once
 	Draining bool      `json:"draining"`
 
 	Generation uint64 `json:"generation"` // of the published table

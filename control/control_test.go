@@ -73,7 +73,7 @@ func newWorld() *world {
 			{Worker: 0, PID: 4711, State: Ready, Load: "idle", CPU: 1, Mem: 2, IO: 3, Score: 1.7, Requests: 8, Restarts: 1, Crashes: 1},
 			{Worker: 1, State: "starting", CPU: -1, Mem: -1, IO: -1, Score: -1},
 		},
-		status: Status{Version: "test", Ready: true, Generation: 3, Routes: 2, Counters: []Counter{{"donated", 9}}},
+		status: Status{Version: "test", Loaded: true, Ready: true, Generation: 3, Routes: 2, Counters: []Counter{{"donated", 9}}},
 	}
 }
 
@@ -404,8 +404,9 @@ func TestReadyFollowsTheBackend(t *testing.T) {
 		code   int
 		reason string
 	}{
-		{Status{}, 503, "no_worker"},
-		{Status{Ready: true}, 200, ""},
+		{Status{}, 503, "no_table"},
+		{Status{Loaded: true}, 503, "no_worker"},
+		{Status{Loaded: true, Ready: true}, 200, ""},
 		{Status{Ready: true, Draining: true}, 503, "draining"},
 	} {
 		s.world.mu.Lock()

@@ -29,6 +29,7 @@ const (
 	reasonBusy
 	reasonDraining
 	reasonNotReady
+	reasonNoTable
 	reasonBadRequest
 	reasonHeadTooLarge
 	reasonTimeout
@@ -60,6 +61,7 @@ var reasons = [reasonCount]struct {
 	reasonBusy:           {"capacity_exceeded", 503, "too many control requests at a time"},
 	reasonDraining:       {"draining", 503, "the server is stopping"},
 	reasonNotReady:       {"no_worker", 503, "no worker is ready"},
+	reasonNoTable:        {"no_table", 503, "the routes of this server were not read yet"},
 	reasonBadRequest:     {"bad_request", 400, "the request cannot be read"},
 	reasonHeadTooLarge:   {"head_too_large", 431, "the request's head is too large"},
 	reasonTimeout:        {"request_timeout", 408, "the request did not arrive in time"},
@@ -115,7 +117,7 @@ func (s *Server) fail(ctx *fasthttp.RequestCtx, r reason) {
 	if r.Status() == fasthttp.StatusUnauthorized {
 		h.Set("WWW-Authenticate", `Bearer realm="baton"`)
 	}
-	if r == reasonNotReady || r == reasonDraining {
+	if r == reasonNotReady || r == reasonNoTable || r == reasonDraining {
 		h.Set("Retry-After", "1")
 	}
 	ctx.SetBody(r.body(string(h.Peek("X-Request-Id"))))

@@ -31,7 +31,7 @@ var (
 	descInvocations = desc("faas_invocations_total", "Invocations of the function.", "faas_name")
 	descErrors      = desc("faas_errors_total", "Invocations that ended without a usable answer.", "faas_name")
 
-	descUp          = desc("baton_ready", "1 while at least one worker is ready.")
+	descUp          = desc("baton_ready", "1 while at least one worker is ready, and there is a table.")
 	descDraining    = desc("baton_draining", "1 from the first request to stop.")
 	descGeneration  = desc("baton_table_generation", "Generation of the published route table.")
 	descRoutes      = desc("baton_routes", "Routes that serve.")

@@ -315,6 +315,8 @@ func (s *Server) getReady(ctx *fasthttp.RequestCtx) {
 	switch status := s.backend.Status(); {
 	case status.Draining:
 		s.fail(ctx, reasonDraining)
+	case !status.Loaded:
+		s.fail(ctx, reasonNoTable)
 	case !status.Ready:
 		s.fail(ctx, reasonNotReady)
 	default:

@@ -88,7 +88,7 @@ func (b backend) Status() control.Status {
 	trouble, _ := b.g.publisher.trouble()
 	return control.Status{
 		Version: b.g.cfg.Version, PID: os.Getpid(), Started: b.g.started, Listen: b.g.front.Addr().String(),
-		Data: b.g.data.path, Ready: b.g.workers.ready() > 0, Draining: b.g.draining.Load(),
+		Data: b.g.data.path, Ready: stats.Tabled && b.g.workers.ready() > 0, Loaded: stats.Tabled, Draining: b.g.draining.Load(),
 		Generation: table.Generation(), Routes: table.Len(), Database: trouble,
 		Connections: stats.Open, Queued: stats.Waiting, Isolation: b.g.cfg.Isolation, Counters: b.counters(),
 	}

@@ -464,6 +464,7 @@ func (g *gateway) newPublisher() *publisher {
 		log:     g.log,
 		late:    func(id int, err error) { g.workers.lose(id, err) },
 		current: func(id int, generation uint64) { g.workers.onCurrent(id, generation) },
+		tabled:  func() { g.front.Tabled() },
 	})
 }
 

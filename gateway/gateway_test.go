@@ -337,31 +337,69 @@ func TestRunThatIsStoppedBeforeItServes(t *testing.T) {
 	})
 }
 
+// A database that cannot be read at the start: the server says that it has no
+// table, wherever it is asked, until it can be.
 func TestRunWithABrokenDatabase(t *testing.T) {
 	t.Parallel()
-	data, db := madeData(t)
-	if err := db.Close(); err != nil {
-		t.Fatal(err)
-	}
-	path := filepath.Join(data, databaseName)
-	if err := os.WriteFile(path, bytes.Repeat([]byte("no database"), 1000), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	ctx, stop := context.WithCancel(context.Background())
-	defer stop()
-	out := &lockedBuffer{}
-	cfg := config(data)
-	cfg.Stdout = out
-	done := make(chan error)
-	go func() { done <- Run(ctx, cfg) }()
-	testenv.Until(t, "the port is open all the same", func() bool { return servesLine.MatchString(out.String()) })
-	s := &serving{t: t, addr: servesLine.FindStringSubmatch(out.String())[1], token: strings.Repeat("t", 64)}
-	if _, body := s.get("/system/status"); !strings.Contains(body, `"database":"`) {
-		t.Errorf("the status says nothing of the database: %s", body)
-	}
-	stop()
-	if err := <-done; err != nil {
-		t.Errorf("Run: %v", err)
+	for _, tc := range []struct {
+		name   string
+		damage func(path string) error
+	}{
+		{"missing", os.Remove},
+		{"damaged", func(path string) error { return os.WriteFile(path, bytes.Repeat([]byte("no database"), 1000), 0o600) }},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
+			data, db := madeData(t)
+			if err := db.Put(t.Context(), "GET:/x", row1("x", "import/m.wasm")); err != nil {
+				t.Fatal(err)
+			}
+			if err := db.Close(); err != nil {
+				t.Fatal(err)
+			}
+			path := filepath.Join(data, databaseName)
+			good, err := os.ReadFile(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := tc.damage(path); err != nil {
+				t.Fatal(err)
+			}
+			ctx, stop := context.WithCancel(context.Background())
+			defer stop()
+			out, log := &lockedBuffer{}, &lockedBuffer{}
+			cfg := config(data)
+			cfg.Stdout, cfg.Logger = out, slog.New(slog.NewTextHandler(log, nil))
+			done := make(chan error)
+			go func() { done <- Run(ctx, cfg) }()
+			testenv.Until(t, "the port is open all the same", func() bool { return servesLine.MatchString(out.String()) })
+			s := &serving{t: t, addr: servesLine.FindStringSubmatch(out.String())[1], token: strings.Repeat("t", 64)}
+			if _, body := s.get("/system/status"); !strings.Contains(body, `"database":"`) || !strings.Contains(body, `"ready":false,"loaded":false`) {
+				t.Errorf("the status says nothing of the database: %s", body)
+			}
+			for path, reason := range map[string]string{"/readyz": "no_table", "/x": "starting"} {
+				if code, body := s.get(path); code != 503 || !strings.Contains(body, reason) {
+					t.Errorf("%s: %d %s, want 503 with %s", path, code, body, reason)
+				}
+			}
+			if !strings.Contains(log.String(), "there is no table yet") {
+				t.Errorf("the log does not say that there is no table:\n%s", log)
+			}
+			if err := os.WriteFile(path+".good", good, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.Rename(path+".good", path); err != nil {
+				t.Fatal(err)
+			}
+			testenv.Until(t, "the server is ready", func() bool { code, _ := s.get("/readyz"); return code == 200 })
+			if _, body := s.get("/system/status"); !strings.Contains(body, `"ready":true,"loaded":true`) || !strings.Contains(body, `"routes":1`) {
+				t.Errorf("the status afterwards: %s", body)
+			}
+			stop()
+			if err := <-done; err != nil {
+				t.Errorf("Run: %v", err)
+			}
+		})
 	}
 }
 

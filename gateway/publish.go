@@ -72,6 +72,7 @@ type publisherConfig struct {
 	// Called on the publisher's goroutine; must not block.
 	late    func(worker int, err error)         // to be lost: it has not confirmed, or confirmed what it cannot have
 	current func(worker int, generation uint64) // is at the published generation: may be picked
+	tabled  func()                              // all rows that there are were handed in and are published or bad; once
 }
 
 // publisher turns rows into published tables: the sink of the change feed.
@@ -116,6 +117,8 @@ type publisher struct {
 	snapshot  ipc.Frame // of table, for workers that start
 	snapped   bool      // it is made
 	loaded    bool      // the feed has delivered rows or trouble
+	whole     bool      // it has delivered all rows
+	hasTable  bool      // … and they were published or bad once: tabled was called
 	waiters   []chan<- struct{}
 	keyed     []*keysWaiter // wait for single rows
 	lines     int           // faults logged since the inbox was last emptied
@@ -222,6 +225,9 @@ func newPublisher(c publisherConfig) *publisher {
 		c.confirm = confirmDefault
 	}
 	c.prepares = max(c.prepares, 1)
+	if c.tabled == nil {
+		c.tabled = func() {}
+	}
 	empty, _ := route.Build(1, nil)
 	c.published.Store(empty)
 	return &publisher{
@@ -429,6 +435,7 @@ func (p *publisher) take(now time.Time) {
 		p.onRow(in, now)
 	}
 	if box.reset {
+		p.whole = true
 		// Last: a new row may name the artifact of one that is gone.
 		for key := range p.rows {
 			if _, still := box.at[key]; !still {
@@ -464,8 +471,10 @@ func (p *publisher) onTrouble(err error, now time.Time) {
 	case text == before:
 	case text == "":
 		p.log.Info("the database can be read again")
-	default:
+	case p.hasTable:
 		p.log.Error("the database cannot be read; the last good table serves", "err", err)
+	default:
+		p.log.Error("the database cannot be read, and there is no table yet: nothing is served until it can be", "err", err)
 	}
 }
 
@@ -947,6 +956,10 @@ func (p *publisher) tellSettled() {
 	p.mu.Unlock()
 	if !p.loaded || !empty || waiting > 0 || len(p.ready) > 0 || p.flight != nil {
 		return
+	}
+	if p.whole && !p.hasTable {
+		p.hasTable = true
+		p.tabled()
 	}
 	for _, c := range p.waiters {
 		c <- struct{}{}

@@ -1,12 +1,16 @@
 package integration
 
 import (
+	"bufio"
 	"fmt"
+	"io"
 	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -272,31 +276,148 @@ func TestChaosRefusedStart(t *testing.T) {
 	}
 }
 
-// The database is deleted and put back while the server runs: the last table
-// serves, the status says so, and what is in the new file counts.
+// damages are what may become of the database; each returns how it is cured.
+var damages = []struct {
+	name, says string
+	damage     func(t *testing.T, s *testenv.Server, path string) (cure func())
+}{
+	{"missing", "no database file", func(t *testing.T, s *testenv.Server, path string) func() {
+		sql(t, s, "VACUUM INTO '"+path+".copy';")
+		for _, name := range []string{path, path + "-wal", path + "-shm"} {
+			_ = os.Remove(name)
+		}
+		return func() { rename(t, path+".copy", path) }
+	}},
+	{"damaged", "damaged", func(t *testing.T, s *testenv.Server, path string) func() {
+		sql(t, s, "VACUUM INTO '"+path+".copy';")
+		if err := os.WriteFile(path+".bad", []byte(strings.Repeat("no database ", 1000)), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		rename(t, path+".bad", path)
+		return func() { rename(t, path+".copy", path) }
+	}},
+}
+
+// locked is a database that another process has for itself. That is possible
+// while nobody else has it open: before the start.
+func locked(t *testing.T, _ *testenv.Server, path string) (cure func()) {
+	shell := exec.Command("sqlite3", "-bail", path)
+	in, err := shell.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := shell.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := shell.Start(); err != nil {
+		t.Fatal(err)
+	}
+	end := sync.OnceFunc(func() {
+		_ = in.Close()
+		_ = shell.Wait()
+	})
+	t.Cleanup(end)
+	_, _ = io.WriteString(in, "PRAGMA locking_mode=EXCLUSIVE; BEGIN IMMEDIATE; SELECT 'it is ours';\n")
+	lines := bufio.NewScanner(out)
+	for lines.Scan() {
+		if lines.Text() == "it is ours" {
+			return end
+		}
+	}
+	t.Fatal("the database cannot be locked")
+	return nil
+}
+
+func rename(t *testing.T, from, to string) {
+	t.Helper()
+	if err := os.Rename(from, to); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// statusLine is what `baton status` says behind a word.
+func statusLine(t *testing.T, s *testenv.Server, word string) string {
+	t.Helper()
+	out, _ := s.Baton(t, "status")
+	_, out, _ = strings.Cut("\n"+out, "\n"+word)
+	out, _, _ = strings.Cut(out, "\n")
+	return strings.TrimSpace(out)
+}
+
+// The database becomes unreadable while the server runs: the last table serves,
+// the status says so, and what is in the file counts when it can be read again.
 func TestChaosDatabaseGone(t *testing.T) {
 	t.Parallel()
 	testenv.Need(t, "sqlite3")
-	s := testenv.Start(t, testenv.Options{Workers: 1})
-	path := filepath.Join(s.Data, "faas_meta.db")
-	sql(t, s, "VACUUM INTO '"+path+".copy';")
-	for _, name := range []string{path, path + "-wal", path + "-shm"} {
-		_ = os.Remove(name)
+	for _, tc := range damages {
+		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
+			s := testenv.Start(t, testenv.Options{Workers: 1})
+			cure := tc.damage(t, s, filepath.Join(s.Data, "faas_meta.db"))
+			testenv.Until(t, "the status names the trouble", func() bool {
+				line := statusLine(t, s, "database")
+				return strings.HasPrefix(line, "TROUBLE") && strings.Contains(line, tc.says) && strings.Contains(line, "the last good table serves")
+			})
+			for _, path := range []string{"/ping", "/readyz"} {
+				if r, err := testenv.Get(s.Addr, path); err != nil || r.Status != 200 {
+					t.Errorf("%s without a database: %d, %v", path, r.Status, err)
+				}
+			}
+			testenv.Until(t, "the log says so", func() bool { return strings.Contains(s.Log(), "the last good table serves") })
+			cure()
+			testenv.Until(t, "the trouble is over", func() bool { return statusLine(t, s, "database") == "ok" })
+			sql(t, s, "DELETE FROM functions WHERE k='GET:/ping';")
+			awaitRoute(t, s.Addr, "/ping", false)
+		})
 	}
-	trouble := func() string {
-		out, _ := s.Baton(t, "status")
-		_, out, _ = strings.Cut(out, "database")
-		out, _, _ = strings.Cut(out, "\n")
-		return strings.TrimSpace(out)
+}
+
+// The database cannot be read when the server starts: it runs, and says
+// everywhere that it serves nothing, until it can.
+func TestChaosDatabaseGoneAtStart(t *testing.T) {
+	t.Parallel()
+	testenv.Need(t, "sqlite3")
+	for _, tc := range append(slices.Clone(damages), struct {
+		name, says string
+		damage     func(t *testing.T, s *testenv.Server, path string) (cure func())
+	}{"locked", "locked", locked}) {
+		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
+			first := testenv.Start(t, testenv.Options{Workers: 1})
+			first.Stop(t)
+			cure := tc.damage(t, first, filepath.Join(first.Data, "faas_meta.db"))
+			s := testenv.Launch(t, testenv.Options{Data: first.Data, Workers: 1})
+			status := func(path string) int {
+				r, err := testenv.Get(s.Addr, path)
+				if err != nil {
+					return 0
+				}
+				return r.Status
+			}
+			testenv.Until(t, "the server is alive", func() bool { return status("/healthz") == 200 })
+			testenv.Until(t, "it has a worker", func() bool { return len(s.Workers()) == 1 })
+			for _, path := range []string{"/readyz", "/ping"} {
+				if code := status(path); code != 503 {
+					t.Errorf("%s without a table: %d, want 503", path, code)
+				}
+			}
+			line := statusLine(t, s, "database")
+			if !strings.HasPrefix(line, "TROUBLE") || !strings.Contains(line, tc.says) || !strings.Contains(line, "nothing is served") {
+				t.Errorf("the status says %q", line)
+			}
+			if line := statusLine(t, s, "state"); !strings.Contains(line, "no table") {
+				t.Errorf("the state is %q", line)
+			}
+			testenv.Until(t, "the log says so", func() bool { return strings.Contains(s.Log(), "there is no table yet") })
+			cure()
+			testenv.Until(t, "the server is ready", func() bool { return status("/readyz") == 200 })
+			if code := status("/ping"); code != 200 {
+				t.Errorf("/ping afterwards: %d", code)
+			}
+			if line := statusLine(t, s, "state"); line != "serving" {
+				t.Errorf("the state afterwards is %q", line)
+			}
+		})
 	}
-	testenv.Until(t, "the status names the trouble", func() bool { return strings.HasPrefix(trouble(), "TROUBLE") })
-	if r, err := testenv.Get(s.Addr, "/ping"); err != nil || r.Status != 200 {
-		t.Errorf("without a database: %d, %v", r.Status, err)
-	}
-	if err := os.Rename(path+".copy", path); err != nil {
-		t.Fatal(err)
-	}
-	testenv.Until(t, "the trouble is over", func() bool { return trouble() == "ok" })
-	sql(t, s, "DELETE FROM functions WHERE k='GET:/ping';")
-	awaitRoute(t, s.Addr, "/ping", false)
 }

@@ -101,6 +101,7 @@ type Front struct {
 	over     atomic.Int64 // connections above ConnsMax that are being refused
 	controls atomic.Int64 // control requests that run
 	ready    atomic.Int64 // workers that are picked
+	tabled   atomic.Bool  // Tabled was called
 	draining atomic.Bool
 	wg       sync.WaitGroup // loops and control requests
 }
@@ -226,6 +227,11 @@ func (f *Front) Open() error {
 	return nil
 }
 
+// Tabled says that the published table holds all routes that there are to serve.
+// Until then a path that is not in it is answered 503 and not 404, and /readyz
+// says no.
+func (f *Front) Tabled() { f.tabled.Store(true) }
+
 // StopAccepting ends the acceptance of new connections without losing one that
 // is established: the listening sockets drop every further packet, what waits
 // in the backlogs is accepted, and then they are closed. From then on new
@@ -320,7 +326,8 @@ func (l *loop) endAll() {
 // Open connections, and other numbers of the moment.
 type FrontStats struct {
 	Open, Retained, Controls, Ready int
-	Waiting                         int // for a worker with room
+	Waiting                         int  // for a worker with room
+	Tabled                          bool // see Front.Tabled
 }
 
 // Stats returns numbers of the moment; they are not of one instant.
@@ -330,8 +337,8 @@ func (f *Front) Stats() FrontStats {
 		waiting += l.dispatch.depth.Load()
 	}
 	return FrontStats{
-		Waiting: int(waiting),
-		Open:    int(f.open.Load()), Retained: f.ledger.inUse(), Controls: int(f.controls.Load()), Ready: int(f.ready.Load()),
+		Waiting: int(waiting), Tabled: f.tabled.Load(),
+		Open: int(f.open.Load()), Retained: f.ledger.inUse(), Controls: int(f.controls.Load()), Ready: int(f.ready.Load()),
 	}
 }
 
@@ -417,6 +424,9 @@ func (l *frontLoop) onRequest(c *conn, k *call, b []byte, n int) (int, step) {
 		k.answer = answer{status: 503, reason: reasonDraining, text: "this server is stopping", retry: true}
 		v = verdictAnswer
 	}
+	if v == verdictAnswer && k.answer.reason == reasonNoRoute && !l.front.tabled.Load() {
+		k.answer = answer{status: 503, reason: reasonStarting, text: "the routes of this server were not read yet", retry: true}
+	}
 	switch v {
 	case verdictRun:
 		return l.give(c, k, b, n)
@@ -424,7 +434,10 @@ func (l *frontLoop) onRequest(c *conn, k *call, b []byte, n int) (int, step) {
 		return l.takeOver(c, k, b, n)
 	case verdictHealth:
 		ready := ""
-		if l.front.ready.Load() == 0 {
+		switch {
+		case !l.front.tabled.Load():
+			ready = `{"status":"no_table"}`
+		case l.front.ready.Load() == 0:
 			ready = `{"status":"starting"}`
 		}
 		return l.replyHealth(c, k, b, n, ready)

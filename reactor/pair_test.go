@@ -93,6 +93,7 @@ type pairOptions struct {
 	sendBuffer            int // of a scripted worker's donation sockets
 	maxBody               int
 	timeouts              Timeouts
+	untabled              bool
 	wait                  time.Duration
 	fakes                 map[string]*fake // each at the path of its name
 	handlers              map[string]string
@@ -144,6 +145,9 @@ func newPairWith(t testing.TB, o pairOptions) *pair {
 	}
 	for range workers {
 		p.front.WorkerReady(<-ready)
+	}
+	if !o.untabled {
+		p.front.Tabled()
 	}
 	if err := p.front.Open(); err != nil {
 		t.Fatal(err)

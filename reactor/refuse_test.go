@@ -124,3 +124,26 @@ func TestOneConnectionTooMany(t *testing.T) {
 	c := p.connect(t, true)
 	exchange(t, c, "[3]")
 }
+
+// Until the routes were read, nothing is known not to be there.
+func TestBeforeTheTable(t *testing.T) {
+	t.Parallel()
+	p := newPairWith(t, pairOptions{untabled: true})
+	c := p.connect(t, false)
+	c.Send(t, get("/readyz"))
+	want(t, c.Response(t), 503, "no_table")
+	c.Send(t, get("/healthz"))
+	want(t, c.Response(t), 200, "ok")
+	c.Send(t, get("/nowhere"))
+	r := c.Response(t)
+	want(t, r, 503, `"reason":"starting"`)
+	if r.Header.Get("Retry-After") == "" {
+		t.Error("503 without Retry-After")
+	}
+	p.front.Tabled()
+	c.Send(t, get("/readyz"))
+	want(t, c.Response(t), 200, "ready")
+	c.Send(t, get("/nowhere"))
+	want(t, c.Response(t), 404, "route_not_found")
+	exchange(t, c, "[1]")
+}

@@ -184,7 +184,7 @@ func busyWorld() *world {
 			{Worker: 0, PID: 4711, State: control.Ready, Load: "idle", CPU: 1.25, Mem: 2, IO: 0, Score: 12.345, Inflight: 2, Conns: 64, Requests: 12345, Errors: 3},
 			{Worker: 1, State: "starting", CPU: -1, Mem: -1, IO: -1, Score: -1, Restarts: 2},
 		},
-		status: control.Status{Version: "0.0.0-test", PID: 4242, Started: then, Listen: "127.0.0.1:8080", Data: "/srv/baton", Ready: true,
+		status: control.Status{Version: "0.0.0-test", PID: 4242, Started: then, Listen: "127.0.0.1:8080", Data: "/srv/baton", Ready: true, Loaded: true,
 			Generation: 17, Routes: 2, Database: "locked by another process", Connections: 64, Queued: 1,
 			Isolation: []control.Layer{{Name: "wasm", Active: true, Detail: "memory and host calls"}, {Name: "landlock", Detail: "not in this kernel"}}},
 	}

@@ -44,6 +44,8 @@ func (c *commands) printStatus(r control.Report) error {
 	switch {
 	case r.Draining:
 		state = "stopping"
+	case !r.Loaded:
+		state = "no table yet: nothing is served"
 	case !r.Ready:
 		state = "no worker is ready"
 	}
@@ -58,7 +60,11 @@ func (c *commands) printStatus(r control.Report) error {
 	}
 	database := "ok"
 	if r.Database != "" {
-		database = "TROUBLE: " + r.Database + " (the last good table serves)"
+		meanwhile := "the last good table serves"
+		if !r.Loaded {
+			meanwhile = "nothing is served until it can be read"
+		}
+		database = "TROUBLE: " + r.Database + " (" + meanwhile + ")"
 	}
 	rows = append(rows, []string{"database", database})
 	if err := table(c.out, rows); err != nil {

@@ -50,7 +50,7 @@ const workersView = {
     const s = feed.status;
     if (!s) return;
     const facts = [
-      ["State", s.draining ? "stopping" : s.ready ? "serving" : "no worker is ready"], ["Version", s.version], ["Listening on", s.listen], ["Process", String(s.pid)],
+      ["State", s.draining ? "stopping" : s.ready ? "serving" : s.loaded ? "no worker is ready" : "no table yet"], ["Version", s.version], ["Listening on", s.listen], ["Process", String(s.pid)],
       ["Started", ago(new Date(s.started))], ["Routes", count(s.routes)], ["Table generation", count(s.generation)],
       ["Connections", count(s.connections)], ["Waiting for a worker", count(s.queued)], ["Database", s.database || "ok"], ["Data directory", s.data],
     ];
