@@ -179,6 +179,7 @@ func (p *Picker) Next(loads []Load, not uint64) int {
 	// loop branches on them. PERFORMANCE.md, "Pick".
 	var sum, believed float32
 	var doubtful uint64 // candidates, not workers
+	known := false      // one of them has a sample at all
 	n := 0
 	fresh, live := p.options.FreshTicks, p.options.LivePoints
 	share := p.options.SharePoints / (p.decisions + shareStart)
@@ -203,6 +204,7 @@ func (p *Picker) Next(loads []Load, not uint64) int {
 			points += score
 		} else {
 			doubtful |= 1 << (n & (WorkersMax - 1))
+			known = known || l.measured()
 		}
 		c := &p.candidates[n&(WorkersMax-1)]
 		c.worker, c.points = uint8(i), math.Float32bits(points)
@@ -212,7 +214,8 @@ func (p *Picker) Next(loads []Load, not uint64) int {
 	if n == 0 {
 		return -1
 	}
-	if doubtful != 0 {
+	// Without any sample there is no mean to give: they take turns.
+	if doubtful != 0 && (known || believed > 0) {
 		best, believed = p.doubt(loads, p.candidates[:n], doubtful, sum, believed)
 	}
 
