@@ -1,33 +1,118 @@
 package reactor
 
 import (
+	"bufio"
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
+	"net"
+	"os"
+	"path/filepath"
 	"regexp"
+	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
+	"baton/httpparse"
 	"baton/internal/testenv"
+	"baton/runtime"
 )
 
-// cutsMax bounds the places where one case is cut in two.
-const cutsMax = 8
+const (
+	// groupRunsMax bounds the connections that are open at one time.
+	groupRunsMax = 600
+
+	// cutsMax bounds the places where one case is cut in two. Nearly all are
+	// shorter and cut everywhere; under the race detector, which is there for
+	// the loops and not for the grammar, everything is cut at fewer places.
+	cutsMax     = 200
+	cutsRaceMax = 6
+
+	// cutsBehind is how many bytes of the next request are cut off too.
+	cutsBehind = 4
+)
 
 // differing is what two answers to the same request may differ in.
 var differing = regexp.MustCompile(`Date: [^\r]*|X-Request-Id: [^\r]*|"requestId":"[^"]*"`)
 
+// parsing is one request, or what is none, with another one behind it.
+type parsing struct {
+	name    string
+	request string
+	behind  string
+	verdict string // a reason's name, "accepted" or "incomplete"; empty: whatever it is
+	ends    bool   // the client ends its side: the request may wait for more
+
+	// answer is what the first run got; the others must get the same.
+	answer string
+	first  *parsingRun
+}
+
+// parsingRun is one way to send a parsing.
+type parsingRun struct {
+	*parsing
+	how    string
+	handed bool // on a connection that a worker has
+	parts  []string
+	conn   *testenv.Conn
+}
+
 // The gateway and the worker are one parser and one set of policies: the same
 // bytes get the same answers, byte for byte, from either, however they are cut
-// on their way, and whatever is pipelined behind them.
+// on their way, and whatever is pipelined behind them. That goes for every law
+// of httpparse as for every policy here: whole, a byte at a time, and cut in two
+// at every place, as a connection's first request, which the gateway parses, and
+// as a later one, which a worker does.
 func TestGatewayAndWorkerAgree(t *testing.T) {
 	t.Parallel()
-	p := newPairWith(t, pairOptions{timeouts: Timeouts{Head: testenv.Patience(), Body: testenv.Patience()}, fakes: map[string]*fake{
-		"cgi":   text("Status: 404\r\nX-A: b\r\n\r\nbody"),
-		"empty": text(""),
-	}, handlers: map[string]string{"GET:/get": "cgi"}})
-	cases := []string{
+	p := newPairWith(t, pairOptions{
+		conns: 2 * groupRunsMax, timeouts: Timeouts{Head: testenv.Patience(), Body: testenv.Patience()},
+		fakes: map[string]*fake{
+			"cgi":   text("Status: 404\r\nX-A: b\r\n\r\nbody"),
+			"empty": text(""),
+			"env":   {run: printEnv, inline: true},
+		},
+		handlers: map[string]string{"GET:/get": "cgi", "ANY:/": "env", "ANY:/a/{rest...}": "env"},
+	})
+	go func() { // nobody asks what the control plane has seen
+		for range p.controls {
+		}
+	}()
+	t.Cleanup(func() { close(p.controls) })
+	cases := append(policyCases(), lawCases(t)...)
+	var group []*parsingRun
+	for i, c := range cases {
+		runs := c.runs(i)
+		if len(group)+len(runs) > groupRunsMax {
+			p.runAll(t, group)
+			group = group[:0]
+		}
+		group = append(group, runs...)
+	}
+	p.runAll(t, group)
+}
+
+// printEnv prints what a function knows of its request, without what is of this
+// connection alone.
+func printEnv(inv *runtime.Invocation) runtime.Result {
+	var b bytes.Buffer
+	for line := range bytes.SplitSeq(inv.Env.AppendTo(nil), []byte{0}) {
+		if !bytes.HasPrefix(line, []byte("X_CLIENT_ADDR=")) && !bytes.HasPrefix(line, []byte("HTTP_X_REQUEST_ID=")) {
+			b.Write(append(line, '\n'))
+		}
+	}
+	b.Write(inv.Body)
+	_, _ = inv.Stdout.Write(b.Bytes())
+	return runtime.Result{}
+}
+
+// policyCases are what this package decides about requests.
+func policyCases() (cases []*parsing) {
+	requests := []string{
 		get("/echo"), get("/get"), get("/nowhere"), get("/healthz"), get("/readyz"), get("/absent"), get("/empty"),
 		post("/echo", "[1]"), post("/beside", "[1]"), post("/nowhere", "[1]"), post("/get", "[1]"), post("/healthz", "[1]"),
 		"HEAD /get HTTP/1.1\r\nHost: t\r\n\r\n", "HEAD /nowhere HTTP/1.1\r\nHost: t\r\n\r\n",
@@ -44,55 +129,190 @@ func TestGatewayAndWorkerAgree(t *testing.T) {
 		"POST /nowhere HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: chunked\r\n\r\n3\r\n[1]\r\n0\r\n\r\n",
 		"POST /nowhere HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: chunked\r\n\r\nx\r\n[1]\r\n0\r\n\r\n",
 		"POST /echo HTTP/1.1\r\nHost: t\r\nContent-Length: 1000001\r\n\r\n[1]",
+		"GET /system/x HTTP/1.1\r\nHost: t\r\n\r\n", "POST /system/x HTTP/1.1\r\nHost: t\r\nContent-Length: 3\r\n\r\n[1]",
 		"\r\n" + get("/echo"),
 	}
 	for i := range refusals {
 		if len(refusals[i].request) < 4096 {
-			cases = append(cases, refusals[i].request)
+			requests = append(requests, refusals[i].request)
 		}
 	}
 	const behind = "GET /nowhere HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n"
-	for i, request := range cases {
-		request += behind
-		t.Run(fmt.Sprint(i), func(t *testing.T) {
-			var first string
-			compare := func(how string, handed bool, parts ...string) {
-				t.Helper()
-				c := p.connect(t, handed)
-				for _, part := range parts {
-					if _, err := io.WriteString(c.Conn, part); err != nil {
-						break // answered for the last time, and closed
+	for _, r := range requests {
+		cases = append(cases, &parsing{name: strconv.Quote(r), request: r, behind: behind})
+	}
+	return cases
+}
+
+// lawCases are the laws of httpparse, of which that package keeps a file.
+func lawCases(t *testing.T) (cases []*parsing) {
+	t.Helper()
+	file, err := os.Open(filepath.Join("..", "httpparse", "testdata", "laws.txt"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	const behind = "GET /a/next?law HTTP/1.1\r\nHost: next\r\nConnection: close\r\n\r\n"
+	for lines := bufio.NewScanner(file); lines.Scan(); {
+		c := &parsing{behind: behind, ends: true}
+		if n, err := fmt.Sscanf(lines.Text(), "%q %q %q", &c.name, &c.verdict, &c.request); n != 3 {
+			t.Fatalf("%q: %v", lines.Text(), err)
+		}
+		var head httpparse.Request
+		if strings.HasPrefix(c.name, "chunks: ") {
+			c.request = "POST /a/chunks HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: chunked\r\n\r\n" + c.request
+		} else if httpparse.ParseHead(&head, []byte(c.request)); c.verdict == "accepted" {
+			if head.Chunked {
+				c.request += "2\r\nab\r\n0\r\n\r\n"
+			} else if head.ContentLength < 100 {
+				c.request += strings.Repeat("x", int(max(head.ContentLength, 0)))
+			}
+		}
+		if c.verdict == "incomplete" {
+			c.behind = "" // it would be a part of this
+		}
+		cases = append(cases, c)
+	}
+	if len(cases) < 300 {
+		t.Fatalf("%d laws", len(cases))
+	}
+	return cases
+}
+
+// runs are all the ways in which c is sent; i is the number of c.
+func (c *parsing) runs(i int) (all []*parsingRun) {
+	most := cutsMax
+	if raceEnabled {
+		most = cutsRaceMax
+	}
+	text := c.request + c.behind
+	step := max(1, (len(c.request)+cutsBehind)/most)
+	for _, handed := range []bool{false, true} {
+		all = append(all, &parsingRun{c, "whole", handed, []string{text}, nil})
+	}
+	c.first = all[0]
+	for _, handed := range []bool{false, true} {
+		all = append(all, &parsingRun{c, "byte by byte", handed, strings.Split(text, ""), nil})
+		for at := 1 + i%step; at <= len(c.request)+cutsBehind && at < len(text); at += step {
+			all = append(all, &parsingRun{c, fmt.Sprintf("cut at %d", at), handed, []string{text[:at], text[at:]}, nil})
+		}
+	}
+	return all
+}
+
+// runAll sends all runs at the same time, part by part: every loop has seen the
+// one before the next is sent.
+func (p *pair) runAll(t *testing.T, all []*parsingRun) {
+	t.Helper()
+	parts := 0
+	for _, r := range all {
+		r.dial(t, p)
+		parts = max(parts, len(r.parts))
+	}
+	testenv.Until(t, "every connection is accepted", func() bool {
+		n := 0
+		for _, l := range p.front.loops {
+			_ = l.ask(func() {
+				for _, c := range l.conns {
+					if c != nil {
+						n++
 					}
-					if len(parts) > 1 {
-						p.settle()
-					}
 				}
-				all, err := io.ReadAll(c.Conn)
-				if err != nil && !errors.Is(err, syscall.ECONNRESET) {
-					t.Fatalf("%q %s, handed over: %v: %v after %q", request, how, handed, err, all)
-				}
-				got := differing.ReplaceAllString(string(all), "-")
-				// A body that is cut off its head with Expect is asked for.
-				got = strings.TrimPrefix(got, string(continueAnswer))
-				if first == "" {
-					first = got
-				}
-				if got != first {
-					t.Errorf("%q %s, handed over: %v:\n%q\nwant, as whole and fresh,\n%q", request, how, handed, got, first)
-				}
-				c.Close()
+			})
+		}
+		fresh := 0
+		for _, r := range all {
+			if !r.handed {
+				fresh++
 			}
-			compare("whole", false, request)
-			compare("whole", true, request)
-			for _, handed := range []bool{false, true} {
-				compare("byte by byte", handed, strings.Split(request, "")...)
+		}
+		return n >= fresh
+	})
+	for i := range parts {
+		for _, r := range all {
+			switch {
+			case i < len(r.parts):
+				_, _ = io.WriteString(r.conn, r.parts[i]) // it may be answered for the last time, and closed
+			case i == len(r.parts) && r.ends:
+				_ = r.conn.Conn.(*net.TCPConn).CloseWrite()
 			}
-			step := max(1, len(request)/cutsMax)
-			for at := 1 + i%step; at < len(request); at += step {
-				for _, handed := range []bool{false, true} {
-					compare(fmt.Sprintf("cut at %d", at), handed, request[:at], request[at:])
-				}
-			}
-		})
+		}
+		if parts > 1 {
+			p.settle()
+		}
+	}
+	for _, r := range all {
+		if len(r.parts) == parts && r.ends {
+			_ = r.conn.Conn.(*net.TCPConn).CloseWrite()
+		}
+	}
+	for _, r := range all {
+		r.check(t)
+	}
+}
+
+func (r *parsingRun) dial(t *testing.T, p *pair) {
+	t.Helper()
+	var err error
+	if r.conn, err = testenv.Connect(p.addr()); err != nil {
+		t.Fatal(err)
+	}
+	// The whole group is to be sent meanwhile.
+	if err := r.conn.SetDeadline(time.Now().Add(4 * testenv.Patience())); err != nil {
+		t.Fatal(err)
+	}
+	if r.handed {
+		r.conn.Send(t, post("/echo", "[0]"))
+		want(t, r.conn.Response(t), 200, "[0]")
+	}
+}
+
+func (r *parsingRun) check(t *testing.T) {
+	t.Helper()
+	defer r.conn.Close()
+	where := "gateway"
+	if r.handed {
+		where = "worker"
+	}
+	all, err := io.ReadAll(r.conn.Conn)
+	if err != nil && !errors.Is(err, syscall.ECONNRESET) {
+		t.Fatalf("%s %s at the %s: %v after %q", r.name, r.how, where, err, all)
+	}
+	got := differing.ReplaceAllString(string(all), "-")
+	// A body that is cut off its head with Expect is asked for.
+	got = strings.TrimPrefix(got, string(continueAnswer))
+	if r == r.first {
+		r.answer = got
+		r.checkVerdict(t)
+		return
+	}
+	if got != r.answer {
+		t.Errorf("%s %s at the %s:\n%q\nwant, as whole at the gateway,\n%q", r.name, r.how, where, got, r.answer)
+	}
+}
+
+// reasonIn finds the reason in an answer.
+var reasonIn = regexp.MustCompile(`^HTTP/1\.1 (\d+) [^\r]*\r\n(?s:.*)\r\n\r\n\{[^}]*"component":"gateway","reason":"([a-z0-9_]+)"`)
+
+// checkVerdict compares the answer with what the law says.
+func (r *parsingRun) checkVerdict(t *testing.T) {
+	t.Helper()
+	if r.verdict == "" || strings.HasPrefix(r.request, "HEAD ") {
+		return
+	}
+	head, _, _ := strings.Cut(r.answer, "HTTP/1.1 200") // the next request's may be behind it
+	reason := ""
+	if m := reasonIn.FindStringSubmatch(head); m != nil {
+		reason = m[2]
+	}
+	// What the policies say of a request that the parser accepts.
+	policies := []string{"", reasonNoRoute, reasonMethodNotAllowed, reasonBodyTooLarge}
+	switch {
+	case r.verdict != "accepted" && r.verdict != "incomplete":
+		if reason != r.verdict || strings.Contains(r.answer, "/a/next") {
+			t.Errorf("%s: the law says %s; the answer:\n%q", r.name, r.verdict, r.answer)
+		}
+	case !slices.Contains(policies, reason):
+		t.Errorf("%s: the law says %s; the answer:\n%q", r.name, r.verdict, r.answer)
 	}
 }
