@@ -18,6 +18,9 @@ func main() {
 	switch handler {
 	case "echo": // the body, wrapped by the platform unless it is JSON
 		_, _ = io.Copy(os.Stdout, os.Stdin)
+	case "count": // the bytes of the body, which it does not keep
+		n, err := io.Copy(io.Discard, os.Stdin)
+		fmt.Printf(`{"bytes":%d,"error":"%v"}`, n, err)
 	case "sleep": // ?ms=N
 		time.Sleep(time.Duration(number("ms", 100)) * time.Millisecond)
 		fmt.Printf(`{"slept":%d}`, number("ms", 100))
