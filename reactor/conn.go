@@ -460,7 +460,9 @@ func (l *loop) answered(c *conn) step {
 		_ = l.rearm(c)
 		return stepWait
 	}
-	if c.lingering || c.skip > 0 {
+	// In the poller's set it has waited for something meanwhile, and the client
+	// may have sent on: closing with that unread resets the answer on its way.
+	if c.lingering || c.skip > 0 || c.armed && sys.Unread(c.fd) > 0 {
 		l.linger(c)
 	} else {
 		l.end(c)

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"baton/httpparse"
+	"baton/internal/sys"
 	"baton/internal/testenv"
 	"baton/runtime"
 )
@@ -112,6 +113,8 @@ func TestAnswersWithoutBody(t *testing.T) {
 		fakes: map[string]*fake{
 			"204":    text("Status: 204\r\n\r\n"),
 			"204b":   text("Status: 204\r\n\r\nnot sent"),
+			"205":    text("Status: 205\r\n\r\nnot sent"),
+			"205b":   writes(false, runtime.Result{}, append([]string{"Status: 205\r\n\r\n"}, repeat(strings.Repeat("not sent", 10_000), 20)...)...),
 			"304":    text("Status: 304\r\n\r\nnot sent"),
 			"answer": text(`{"a":1}`),
 		},
@@ -128,7 +131,11 @@ func TestAnswersWithoutBody(t *testing.T) {
 		{"HEAD of /healthz", "HEAD", "/healthz", 200, "15"},
 		{"RFC 9110 15.3.5: 204", "GET", "/204", 204, ""},
 		{"204 with a body from the function", "GET", "/204b", 204, ""},
+		{"RFC 9110 15.3.6: 205", "GET", "/205", 205, "0"},
+		{"205 with a large body from the function", "GET", "/205b", 205, "0"},
+		{"205 to HEAD", "HEAD", "/205", 205, "0"},
 		{"RFC 9110 15.4.5: 304", "GET", "/304", 304, ""},
+		{"RFC 9110 9.3.7: OPTIONS of /readyz", "OPTIONS", "/readyz", 204, ""},
 		{"HEAD of 204", "HEAD", "/204", 204, ""},
 		{"RFC 9110 9.3.7: OPTIONS *", "OPTIONS", "*", 204, ""},
 		{"OPTIONS of a known path", "OPTIONS", "/get", 204, ""},
@@ -167,6 +174,14 @@ func TestAllow(t *testing.T) {
 		want(t, r, 405, "method_not_allowed")
 		if r.Header.Get("Allow") != "GET, HEAD, OPTIONS" {
 			t.Errorf("405 with %v", r.Header)
+		}
+		for _, path := range []string{"/healthz", "/readyz"} {
+			c.Send(t, post(path, "x"))
+			r := c.Response(t)
+			want(t, r, 405, "method_not_allowed")
+			if r.Header.Get("Allow") != "GET, HEAD, OPTIONS" {
+				t.Errorf("405 of %s with %v", path, r.Header)
+			}
 		}
 	})
 }
@@ -376,6 +391,42 @@ func TestRefusedFloodIsCut(t *testing.T) {
 			}
 		}
 	})
+}
+
+// RFC 9112 section 9.6: what a client sends on behind its last request does not
+// destroy the answer, which a reset would.
+func TestLastAnswerIsNotReset(t *testing.T) {
+	t.Parallel()
+	g := newGate()
+	large := repeat(strings.Repeat("[", 100_000), 10)
+	p := newPairWith(t, pairOptions{fakes: map[string]*fake{"gate": g.fake(false), "promoted": g.fake(true), "large": {
+		run: func(inv *runtime.Invocation) runtime.Result {
+			g.fake(false).run(inv)
+			return writes(false, runtime.Result{}, large...).run(inv)
+		},
+	}}})
+	for _, path := range []string{"/gate", "/promoted", "/large"} {
+		onBoth(t, p, func(t *testing.T, c *testenv.Conn) {
+			c.Send(t, "POST "+path+" HTTP/1.1\r\nHost: t\r\nConnection: close\r\nContent-Length: 3\r\n\r\n[1]")
+			<-g.started
+			c.Send(t, "and more")
+			testenv.Until(t, "it has arrived", func() (has bool) {
+				b := p.backs[0].back
+				_ = b.ask(func() {
+					for _, c := range b.conns {
+						has = has || c != nil && sys.Unread(c.fd) > 0
+					}
+				})
+				return has
+			})
+			g.open <- struct{}{}
+			want(t, c.Response(t), 200, "[")
+			if n, err := c.Conn.Read(make([]byte, 1)); n > 0 || !errors.Is(err, io.EOF) {
+				t.Errorf("%d bytes, %v; want a plain end", n, err)
+			}
+			c.Close()
+		})
+	}
 }
 
 // RFC 9112 section 9.6: a client that has ended its sending side gets what it

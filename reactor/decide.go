@@ -51,7 +51,11 @@ func (l *loop) decide(k *call) verdict {
 	k.table = t
 	switch route.Reserved(r.Path) {
 	case route.AreaHealth:
-		return verdictHealth
+		switch string(r.Method) {
+		case "GET", "HEAD":
+			return verdictHealth
+		}
+		return l.decideMethod(k, route.Get)
 	case route.AreaControl:
 		return verdictControl
 	case route.AreaFunction:
@@ -65,21 +69,27 @@ func (l *loop) decide(k *call) verdict {
 		k.fn = k.match.Function
 		return l.decidePolicies(k)
 	case route.MethodNotAllowed:
-		if string(r.Method) == "OPTIONS" {
-			k.answer = answer{status: 204, allow: k.match.Allow}
-			return verdictAnswer
-		}
-		l.counters.NotAllowed.Add(1)
-		k.answer = answer{
-			status: 405, reason: reasonMethodNotAllowed, allow: k.match.Allow,
-			text: "this path is served, but not for this method",
-		}
-		return verdictAnswer
+		return l.decideMethod(k, k.match.Allow)
 	}
 	if len(r.Path) == 1 {
 		return verdictControl // the page at /, as long as no function has taken it
 	}
 	return l.decideNotFound(k)
+}
+
+// decideMethod answers for a path that is served, but not for k's method.
+// Source: RFC 9110 sections 9.3.7 and 15.5.6.
+func (l *loop) decideMethod(k *call, allow route.Methods) verdict {
+	if string(k.req.Method) == "OPTIONS" {
+		k.answer = answer{status: 204, allow: allow}
+		return verdictAnswer
+	}
+	l.counters.NotAllowed.Add(1)
+	k.answer = answer{
+		status: 405, reason: reasonMethodNotAllowed, allow: allow,
+		text: "this path is served, but not for this method",
+	}
+	return verdictAnswer
 }
 
 // rematch makes the views of k's match point into its request again, after

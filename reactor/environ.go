@@ -13,7 +13,8 @@ import (
 // function as HTTP_*, with these exceptions: Authorization and Proxy-
 // Authorization (RFC 3875 section 9.2), Connection and what it governs (they
 // are ours), Proxy ("httpoxy": HTTP_PROXY means something else to programs),
-// and every field whose name has an underscore, which would be
+// Host beside an absolute target, whose authority counts instead of it (RFC 9112
+// section 3.2.2), and every field whose name has an underscore, which would be
 // indistinguishable from one with a hyphen.
 type environ struct {
 	k     *call
@@ -112,6 +113,11 @@ var portDefault = []byte("80")
 func (e *environ) addField(fields []httpparse.Field, i int) {
 	name := fields[i].Name
 	switch len(name) {
+	case len("Host"):
+		if e.k.req.Form == httpparse.AbsoluteForm && equalFold(name, "host") {
+			e.addBytes("HTTP_HOST", e.k.req.Authority)
+			return
+		}
 	case len("Proxy"):
 		if equalFold(name, "proxy") {
 			return

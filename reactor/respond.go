@@ -73,9 +73,10 @@ func (k *call) appendPlain(dst []byte, status int, body string) []byte {
 }
 
 // noBody says whether an answer goes without its body.
-// Source: RFC 9110 sections 9.3.2 (HEAD), 15.3.5 (204) and 15.4.5 (304).
+// Source: RFC 9110 sections 9.3.2 (HEAD), 15.3.5 (204), 15.3.6 (205) and 15.4.5
+// (304).
 func (k *call) noBody(status int) bool {
-	return status == 204 || status == 304 || string(k.req.Method) == "HEAD"
+	return status == 204 || status == 205 || status == 304 || string(k.req.Method) == "HEAD"
 }
 
 func appendInt(dst []byte, n int64) []byte { return strconv.AppendInt(dst, n, 10) }

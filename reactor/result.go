@@ -57,6 +57,9 @@ func (b *Back) respond(c *conn, k *call, rest []byte) step {
 		head = append(head, "\r\n"...)
 	}
 	head = append(head, fields...)
+	if status == 205 {
+		body = nil // to HEAD and GET alike: RFC 9110 section 15.3.6
+	}
 	if status != 204 && status != 304 {
 		head = httpparse.AppendContentLength(head, int64(len(body)))
 	}

@@ -260,7 +260,11 @@ func (b *Back) beginStream(c *conn, k *call, p []byte) bool {
 		head = append(append(append(head, "Content-Type: "...), kind...), "\r\n"...)
 	}
 	head = append(head, fields...)
-	if f.chunked && status != 204 && status != 304 {
+	switch {
+	case status == 204, status == 304:
+	case status == 205:
+		head = httpparse.AppendContentLength(head, 0)
+	case f.chunked:
 		head = append(head, "Transfer-Encoding: chunked\r\n"...)
 	}
 	head = append(head, "\r\n"...)

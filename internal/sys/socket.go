@@ -189,6 +189,18 @@ func Unacked(fd int) int {
 	return n
 }
 
+// Unread returns how many bytes have arrived at a socket and were not read; 0
+// where that cannot be told.
+//
+// Source: tcp(7), SIOCINQ.
+func Unread(fd int) int {
+	n, err := unix.IoctlGetInt(fd, unix.SIOCINQ)
+	if err != nil {
+		return 0
+	}
+	return n
+}
+
 // SocketError returns and clears the pending error of fd, 0 for none.
 func SocketError(fd int) (int, error) { return getOption(fd, "SO_ERROR", unix.SO_ERROR) }
 

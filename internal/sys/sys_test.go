@@ -759,7 +759,7 @@ func TestGettid(t *testing.T) {
 	}
 }
 
-func TestUnacked(t *testing.T) {
+func TestUnackedAndUnread(t *testing.T) {
 	t.Parallel()
 	l, at := listen(t, "127.0.0.1:0", sys.ListenOptions{})
 	client, err := net.Dial("tcp", at.String())
@@ -782,6 +782,13 @@ func TestUnacked(t *testing.T) {
 		}
 		sent += w
 	}
+	if got := sys.Unread(n); got != 0 {
+		t.Errorf("%d bytes are unread before the first", got)
+	}
+	if _, err := client.Write([]byte("12345")); err != nil {
+		t.Fatal(err)
+	}
+	testenv.Until(t, "five bytes are unread", func() bool { return sys.Unread(n) == 5 })
 	full := sys.Unacked(n)
 	if full <= 0 || full > sent {
 		t.Errorf("%d bytes of %d", full, sent)
@@ -791,7 +798,7 @@ func TestUnacked(t *testing.T) {
 	}
 	testenv.Until(t, "all is acknowledged", func() bool { return sys.Unacked(n) == 0 })
 	a, _ := pair(t)
-	if got := sys.Unacked(a) + sys.Unacked(-1); got != 0 {
+	if got := sys.Unacked(a) + sys.Unacked(-1) + sys.Unread(-1); got != 0 {
 		t.Errorf("%d bytes of what is no TCP socket", got)
 	}
 }
