@@ -96,6 +96,9 @@ type Config struct {
 	// LogBytes is what the logs of all functions take together on the disk; zero:
 	// 256 MiB, the least is 1 MiB. Too small: history is short.
 	LogBytes int64
+	// CodeMB is the native code that each worker keeps loaded, in MiB; zero: 512. Too small:
+	// functions are loaded again at nearly every call; too large: memory for what nobody calls.
+	CodeMB int
 
 	// Stdout takes the opening message; nil: none.
 	Stdout io.Writer
@@ -474,7 +477,7 @@ func (g *gateway) newSupervisor() *supervisor {
 		argv: g.cfg.Worker, output: int(g.cfg.WorkerOutput.Fd()), stall: g.cfg.Stall, log: g.log,
 		config: workerConfig{
 			Data: g.data.path, Drain: g.cfg.Drain, Metrics: g.data.inRun(metricsName), Debug: g.cfg.Debug,
-			LogBytes: g.cfg.LogBytes,
+			LogBytes: g.cfg.LogBytes, CodeMB: g.cfg.CodeMB,
 		},
 	})
 }

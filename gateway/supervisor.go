@@ -77,6 +77,7 @@ type workerConfig struct {
 	Metrics  string        `json:"metrics"`
 	Debug    bool          `json:"debug,omitempty"`
 	LogBytes int64         `json:"logBytes,omitempty"`
+	CodeMB   int           `json:"codeMB,omitempty"`
 }
 
 // States of a worker slot, as `baton status` shows them.

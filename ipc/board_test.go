@@ -148,6 +148,7 @@ func TestBoardLayout(t *testing.T) {
 	c := b.Cell(3, 299)
 	c.AddRequests(11)
 	c.AddErrors(12)
+	c.SetCalled(13)
 	if !b.Enter(3, 299, 1) {
 		t.Error("not let in")
 	}
@@ -156,6 +157,7 @@ func TestBoardLayout(t *testing.T) {
 	expect("requests that ask", cell+4, 0, 4)
 	expect("requests", cell+8, 11, 8)
 	expect("errors", cell+16, 12, 8)
+	expect("called", cell+24, 13, 8)
 }
 
 func TestBoardOptions(t *testing.T) {

@@ -13,7 +13,7 @@ import (
 //	4   4  requests that ask to be
 //	8   8  requests that were answered
 //	16  8  errors among them
-//	24  8  zero
+//	24  8  when it was called last: CLOCK_MONOTONIC in milliseconds; 0: never
 //
 // Only its own process writes it, so that it can be dropped with the process;
 // who wants to know about a function sums the cells of all processes.
@@ -23,7 +23,7 @@ type Cell struct {
 	word     atomic.Uint64
 	requests atomic.Uint64
 	errors   atomic.Uint64
-	_        [8]byte
+	called   atomic.Int64
 }
 
 // What is added to the word; the subtractions are modulo 2^64.
@@ -40,6 +40,9 @@ func (c *Cell) AddRequests(n int) { c.requests.Add(uint64(n)) }
 
 // AddErrors counts those that were errors. By the cell's process.
 func (c *Cell) AddErrors(n int) { c.errors.Add(uint64(n)) }
+
+// SetCalled notes the time of a call, in milliseconds of CLOCK_MONOTONIC. By the cell's process.
+func (c *Cell) SetCalled(millis int64) { c.called.Store(millis) }
 
 // Requests: see AddRequests.
 func (c *Cell) Requests() uint64 { return c.requests.Load() }
@@ -140,8 +143,16 @@ func (b *Board) Totals(cell uint32) (requests, errors uint64) {
 	return requests, errors
 }
 
+// Called is when the function was called last, in all processes; see Cell.
+func (b *Board) Called(cell uint32) (millis int64) {
+	for process := range int(b.workers) + 1 {
+		millis = max(millis, b.Cell(process, cell).called.Load())
+	}
+	return millis
+}
+
 // DropProcess forgets what a worker that is gone had in flight. What it had
-// counted is added to the gateway's cells, so that Totals does not go back. By
+// counted is added to the gateway's cells, so that neither Totals nor Called goes back. By
 // the gateway, once that process is reaped and before another gets its number.
 //
 // It looks only at pages that were touched, and gives them back to the system.
@@ -174,11 +185,12 @@ func (b *Board) DropProcess(process int) error {
 func (b *Board) dropCell(process int, cell uint32) {
 	c := b.Cell(process, cell)
 	c.word.Store(0)
-	requests, errors := c.requests.Swap(0), c.errors.Swap(0)
-	if requests|errors == 0 {
+	requests, errors, called := c.requests.Swap(0), c.errors.Swap(0), c.called.Swap(0)
+	if requests|errors|uint64(called) == 0 {
 		return // the gateway's page stays untouched
 	}
 	own := b.Cell(b.GatewayProcess(), cell)
 	own.requests.Add(requests)
 	own.errors.Add(errors)
+	own.called.Store(max(called, own.called.Load())) // this process is its one writer
 }

@@ -279,6 +279,7 @@ func TestDropProcess(t *testing.T) {
 			b.Enter(process, cell, 0)
 			b.Cell(process, cell).AddRequests(10 + process)
 			b.Cell(process, cell).AddErrors(1)
+			b.Cell(process, cell).SetCalled(int64(100 - 10*(process-1)*(process-1))) // 90, 100, 90
 		}
 	}
 	full := pages()
@@ -295,6 +296,12 @@ func TestDropProcess(t *testing.T) {
 		if requests, errors := b.Totals(cell); requests != 33 || errors != 3 {
 			t.Errorf("cell %d: totals %d, %d, want 33, 3", cell, requests, errors)
 		}
+		if called := b.Called(cell); called != 100 {
+			t.Errorf("cell %d: called at %d, want 100", cell, called)
+		}
+	}
+	if called := b.Called(1); called != 0 {
+		t.Errorf("a cell that was never called: at %d", called)
 	}
 	if err := errors.Join(b.DropProcess(1), b.DropProcess(1)); err != nil {
 		t.Fatal(err)

@@ -54,8 +54,10 @@ type BackConfig struct {
 	// Failed takes an invocation that did not succeed; nil: nobody does. Called
 	// on the loop: it must not block.
 	Failed func(f *route.Function, requestID []byte, failure Failure)
-	// OnChange is called on the loop after a new table was published here.
-	OnChange func(t *route.Table)
+	// LoadFirst is how many of a new table's functions are loaded before the table is
+	// published here; see switching. Too small: their first requests wait for
+	// the load; too large: they all wait for the switch.
+	LoadFirst int
 
 	Drain    time.Duration // how long running functions may go on once the gateway is gone
 	Timeouts Timeouts      // zero fields: the defaults
@@ -72,21 +74,21 @@ type Back struct {
 	outbox  []ipc.Frame // frames that found no room; oldest first
 	adopter *ipc.DonationReader
 
-	functions  []*function // by cell
-	preloading int         // functions that are loaded before their first request
-	ready      bool        // the gateway was told so
-	running    int
-	replies    uint32 // answered requests, for the heartbeat
-	published  [countersCount]uint64
-	noInline   bool          // nothing may be promoted now: more than this event depends on this goroutine
-	ended      []ipc.SlotRef // not yet reported
-	orphan     bool          // the gateway is gone
-	handBack   bool          // draining, and the gateway takes connections back
-	drainEnd   int64         // loop clock at which a drain is over
-	shed       int           // connections to give back because another worker has less to do
-	loads      []sched.Load
-	scratches  []*scratch
-	shedder    sched.Shedder
+	functions []*function // by cell
+	switching *switching  // a table that was sent and is not yet published here
+	ready     bool        // the gateway was told so
+	running   int
+	replies   uint32 // answered requests, for the heartbeat
+	published [countersCount]uint64
+	noInline  bool          // nothing may be promoted now: more than this event depends on this goroutine
+	ended     []ipc.SlotRef // not yet reported
+	orphan    bool          // the gateway is gone
+	handBack  bool          // draining, and the gateway takes connections back
+	drainEnd  int64         // loop clock at which a drain is over
+	shed      int           // connections to give back because another worker has less to do
+	loads     []sched.Load
+	scratches []*scratch
+	shedder   sched.Shedder
 
 	finished finishedCalls
 	loading  sync.WaitGroup // goroutines that load or run functions
@@ -100,12 +102,12 @@ type function struct {
 	route   *route.Function
 	loaded  runtime.Loaded
 	loading bool
-	preload bool    // the worker is ready only when this is loaded
-	retired bool    // a newer version has its cell; closed when users is 0
-	users   int     // calls that hold it
-	again   int64   // loop clock: a load that went wrong is not tried before
-	failed  error   // … and this is what went wrong
-	waiting []*call // for the load; they are in phaseRun
+	first   *switching // waits for this to be loaded
+	retired bool       // a newer version has its cell; closed when users is 0
+	users   int        // calls that hold it
+	again   int64      // loop clock: a load that went wrong is not tried before
+	failed  error      // … and this is what went wrong
+	waiting []*call    // for the load; they are in phaseRun
 }
 
 // finishedCalls is the door through which invocations that ran beside the loop
@@ -214,35 +216,9 @@ func (b *Back) onFrame(frame ipc.Frame) error {
 	return nil
 }
 
-// applyTable publishes a new generation here and confirms it.
-func (b *Back) applyTable(m ipc.TableDelta) error {
-	changes, err := route.ParseChanges(m.Payload)
-	if err != nil {
-		return fmt.Errorf("changes of table %d: %w", m.To, err)
-	}
-	old := b.table.Load()
-	if m.From != old.Generation() {
-		return fmt.Errorf("changes of table %d are for generation %d, this worker is at %d", m.To, m.From, old.Generation())
-	}
-	t, bad := old.Apply(m.To, changes)
-	for i := range changes {
-		b.forget(changes[i].Row.Cell)
-	}
-	b.table.Store(t)
-	b.cfg.OnChange(t)
-	if !b.ready {
-		b.sayReady()
-		return nil
-	}
-	// The gateway has built the same table: what it could apply, we can.
-	b.send(ipc.AppliedFrame(ipc.Applied{Generation: m.To, Problems: len(bad)}))
-	return nil
-}
-
-// sayReady tells the gateway that connections may come, once the functions
-// that are loaded beforehand are.
+// sayReady tells the gateway that connections may come.
 func (b *Back) sayReady() {
-	if b.ready || b.preloading > 0 || b.table.Load().Generation() == 0 {
+	if b.ready || b.table.Load().Generation() == 0 {
 		return
 	}
 	b.ready = true
@@ -389,6 +365,9 @@ func (b *Back) adopt(d *ipc.Donation) *conn {
 	if d.Table > b.table.Load().Generation() {
 		// The changes were sent before the gateway published them.
 		_ = b.onControl()
+		if b.switching != nil {
+			b.switchNow()
+		}
 	}
 	if err := ipc.CheckConn(d.FD); err != nil {
 		b.log.Error("what was donated is no connection", "slot", d.Slot, "err", err)
@@ -629,6 +608,9 @@ func (b *Back) tick() {
 	b.publishCounters()
 	if len(b.outbox) > 0 {
 		b.sendOutbox()
+	}
+	if s := b.switching; s != nil && b.now >= s.until {
+		b.switchNow()
 	}
 	if b.draining || b.handBack {
 		b.stopWhenEmpty()

@@ -577,6 +577,7 @@ func (b *Back) leave(k *call) {
 	b.board.Leave(b.cfg.Worker, k.fn.Cell)
 	cell := b.board.Cell(b.cfg.Worker, k.fn.Cell)
 	cell.AddRequests(1)
+	cell.SetCalled(b.now / int64(time.Millisecond))
 	b.self.AddInflight(-1)
 	b.self.AddRequests(1)
 	if failed {
@@ -594,15 +595,19 @@ func (b *Back) leave(k *call) {
 
 // function returns the version of f's cell that new requests run.
 func (b *Back) function(f *route.Function) *function {
-	for int(f.Cell) >= len(b.functions) {
+	have := b.place(f.Cell)
+	if *have == nil {
+		*have = &function{route: f}
+	}
+	return *have
+}
+
+// place is where the version of a cell is kept, until the next call.
+func (b *Back) place(cell uint32) **function {
+	for int(cell) >= len(b.functions) {
 		b.functions = append(b.functions, make([]*function, max(64, len(b.functions)))...)
 	}
-	have := b.functions[f.Cell]
-	if have == nil {
-		have = &function{route: f}
-		b.functions[f.Cell] = have
-	}
-	return have
+	return &b.functions[cell]
 }
 
 // hold ties k to the version of its function that it runs; unhold, when it is
@@ -687,11 +692,7 @@ func (b *Back) onLoaded(f *function, loaded runtime.Loaded, err error) {
 	if f.retired && f.users == 0 {
 		b.close(f)
 	}
-	if f.preload {
-		f.preload = false
-		b.preloading--
-		b.sayReady()
-	}
+	b.onLoadedFirst(f)
 }
 
 func loadReason(err error) runtime.Reason {
@@ -699,17 +700,6 @@ func loadReason(err error) runtime.Reason {
 		return runtime.NotPrepared
 	}
 	return runtime.Unavailable
-}
-
-// Preload has f loaded before its first request. Called on the loop.
-func (b *Back) Preload(f *route.Function) {
-	have := b.function(f)
-	if have.loaded != nil || have.loading {
-		return
-	}
-	have.preload = true
-	b.preloading++
-	b.load(have)
 }
 
 func (b *Back) beginPosted(c *conn) {

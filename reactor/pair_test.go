@@ -98,6 +98,8 @@ type pairOptions struct {
 	fakes                 map[string]*fake // each at the path of its name
 	handlers              map[string]string
 	limits                string // more members of every descriptor: `,"max_inflight":1`
+	loadFirst             int
+	gates                 map[string]chan struct{} // by handler: a load waits until it is closed
 }
 
 func newPair(t testing.TB, loops, workers int) *pair {
@@ -185,6 +187,9 @@ func (p *pair) publish(generation uint64, handlers map[string]string) {
 }
 
 func (p *pair) load(_ context.Context, f *route.Function) (runtime.Loaded, error) {
+	if gate := p.options.gates[f.Descriptor().Handler]; gate != nil {
+		<-gate
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	loaded := p.fakes[f.Descriptor().Handler]
@@ -214,8 +219,8 @@ func (p *pair) startBack(id int) {
 	table.Store(empty)
 	p.board.Worker(id).SetPid(os.Getpid())
 	back, err := NewBack(BackConfig{
-		Worker: id, Board: p.board, Control: theirs, Donations: donations, Table: &table, Load: p.load,
-		Log: func(*route.Function, []byte, []byte) {}, OnChange: func(*route.Table) {}, Drain: time.Second,
+		Worker: id, Board: p.board, Control: theirs, Donations: donations, Table: &table, Load: p.load, LoadFirst: p.options.loadFirst,
+		Log: func(*route.Function, []byte, []byte) {}, Drain: time.Second,
 		Timeouts: p.options.timeouts, Logger: p.log,
 	})
 	if err != nil {

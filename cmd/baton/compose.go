@@ -17,7 +17,7 @@ const exitRefused = 3
 // serve runs the gateway until ctx ends, or abort.
 func (c *commands) serve(ctx context.Context, abort <-chan struct{}, f serveFlags) error {
 	config := gateway.Config{
-		Listen: f.listen, Data: c.data, Workers: f.workers, ConnsMax: f.conns, Drain: f.drain, Stall: f.stall,
+		Listen: f.listen, Data: c.data, Workers: f.workers, ConnsMax: f.conns, Drain: f.drain, Stall: f.stall, CodeMB: f.codeMB,
 		Version: version, Isolation: isolation(), Debug: f.debug,
 		Stdout: c.out, Logger: newLogger(c.err, f.debug), Abort: abort,
 	}

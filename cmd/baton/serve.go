@@ -20,8 +20,11 @@ const (
 	listenDefault = ":8080"
 	drainDefault  = 10 * time.Second
 	stallDefault  = 10 * time.Second
+	codeMBDefault = 512
 	// workersMax is how many slots the board has.
 	workersMax = 64
+	// codeMBMax keeps the number of bytes far from overflowing.
+	codeMBMax = 1 << 20
 	// stallMin: below some heartbeats a healthy worker would be taken for hung.
 	stallMin = time.Second
 )
@@ -31,13 +34,14 @@ type serveFlags struct {
 	listen  netip.AddrPort
 	workers int // 0: one per CPU
 	conns   int // 0: what the limit on open files allows
+	codeMB  int
 	drain   time.Duration
 	stall   time.Duration
 	debug   bool
 }
 
 func (c *commands) serveCommand() *cobra.Command {
-	f := serveFlags{drain: drainDefault, stall: stallDefault}
+	f := serveFlags{drain: drainDefault, stall: stallDefault, codeMB: codeMBDefault}
 	listen := listenDefault
 	cmd := &cobra.Command{
 		Use:   "serve",
@@ -68,11 +72,12 @@ The data directory is made by ` + "`baton init`" + `; one server runs on it at a
 	flags.StringVar(&listen, "listen", listen, "the clients' address; port 0: any")
 	flags.IntVar(&f.workers, "workers", 0, "number of worker processes; 0: one per CPU")
 	flags.IntVar(&f.conns, "connections", 0, "most client connections at a time; 0: what the limit on open files allows")
+	flags.IntVar(&f.codeMB, "code-memory", f.codeMB, "native code that each worker keeps loaded, in MiB")
 	flags.DurationVar(&f.drain, "drain", f.drain, "how long running requests may take at the end")
 	flags.DurationVar(&f.stall, "stall", f.stall, "how long a worker may be silent before it is replaced")
 	flags.BoolVar(&f.debug, "debug", false, "log everything")
 	for flag, variable := range map[string]string{"listen": "BATON_LISTEN", "workers": "BATON_WORKERS", "connections": "BATON_CONNECTIONS",
-		"drain": "BATON_DRAIN", "stall": "BATON_STALL", "debug": "BATON_DEBUG"} {
+		"code-memory": "BATON_CODE_MEMORY", "drain": "BATON_DRAIN", "stall": "BATON_STALL", "debug": "BATON_DEBUG"} {
 		twin(flags, flag, variable)
 	}
 	return cmd
@@ -85,6 +90,9 @@ func (f serveFlags) check() error {
 	}
 	if f.conns < 0 {
 		errs = append(errs, fmt.Errorf("--connections %d: want 0 (as many as possible) or more", f.conns))
+	}
+	if f.codeMB < 1 || f.codeMB > codeMBMax {
+		errs = append(errs, fmt.Errorf("--code-memory %d: want 1 to %d MiB", f.codeMB, codeMBMax))
 	}
 	if f.drain <= 0 {
 		errs = append(errs, fmt.Errorf("--drain %v: want more than 0", f.drain))

@@ -38,6 +38,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	goruntime "runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -97,9 +98,10 @@ type Executor struct {
 	beside   sync.WaitGroup
 	evicting atomic.Bool
 
-	mu    sync.Mutex
-	pools map[poolKey]*pool
-	code  int64 // bytes of native code that are loaded
+	mu       sync.Mutex
+	pools    map[poolKey]*pool
+	code     int64 // bytes of native code that are loaded
+	unloaded int64 // bytes that were unloaded since the last collection for it
 }
 
 // New opens the cache and starts the engine. Compiles nothing. It must be
@@ -238,16 +240,20 @@ func (p *pool) load(ctx context.Context) error {
 	p.mu.Unlock()
 	e.mu.Lock()
 	e.code += p.code
-	e.shed(p)
+	collect := e.shed(p)
 	e.mu.Unlock()
+	if collect {
+		goruntime.GC()
+	}
 	return nil
 }
 
 // shed unloads the least recently used functions that do not run while more
-// than Options.CodeMax of native code is loaded; not keep. The caller holds e.mu.
-func (e *Executor) shed(keep *pool) {
+// than Options.CodeMax of native code is loaded; not keep. The caller holds
+// e.mu, and collects the garbage when shed says so.
+func (e *Executor) shed(keep *pool) (collect bool) {
 	if e.code <= e.o.CodeMax {
-		return
+		return false
 	}
 	var list []*pool
 	for _, p := range e.pools {
@@ -258,11 +264,22 @@ func (e *Executor) shed(keep *pool) {
 	slices.SortFunc(list, func(a, b *pool) int { return cmp.Compare(a.used.Load(), b.used.Load()) })
 	for _, p := range list {
 		if e.code <= e.o.CodeMax {
-			return
+			break
 		}
-		e.code -= p.unload()
+		n := p.unload()
+		e.code -= n
+		e.unloaded += n
 	}
+	// wazero unmaps code when it is collected, and a worker makes little garbage.
+	if collect = e.unloaded >= e.o.CodeMax/unloadedPart; collect {
+		e.unloaded = 0
+	}
+	return collect
 }
+
+// unloadedPart: code that is no longer used, but still mapped, is at most this part
+// of Options.CodeMax, one over.
+const unloadedPart = 4
 
 // Inline reports whether the function may run on the event loop; see
 // runtime.Loaded. A promotion makes it slow for a while, short runs
