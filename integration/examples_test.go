@@ -54,7 +54,7 @@ func TestExamples(t *testing.T) {
 		}
 		return err
 	})
-	if err != nil || len(folders) < 7 {
+	if err != nil || len(folders) < 8 {
 		t.Fatalf("%d examples, %v", len(folders), err)
 	}
 	s := testenv.Start(t, testenv.Options{Workers: 1})

@@ -286,8 +286,18 @@ func (s *Spec) become() error {
 
 // memory is the bound of the address space in bytes; zero: none.
 func (s *Spec) memory() uint64 {
-	if s.MemoryMB <= 0 || s.without(LayerRlimits) {
+	if s.without(LayerRlimits) {
 		return 0
 	}
-	return uint64(s.MemoryMB+memoryAllowance) << 20
+	return AddressSpace(s.MemoryMB)
+}
+
+// AddressSpace is the bound, in bytes, of the address space of a process with so
+// many MiB of memory (Spec.MemoryMB); zero: none. It is for a program that bounds what it starts, and
+// not itself.
+func AddressSpace(memoryMB int) uint64 {
+	if memoryMB <= 0 {
+		return 0
+	}
+	return uint64(memoryMB+memoryAllowance) << 20
 }

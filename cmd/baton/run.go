@@ -123,7 +123,7 @@ The commands speak to the server of a data directory on this machine, or with
 		twin(flags, flag, variable)
 	}
 	root.AddCommand(c.initCommand(), c.serveCommand(), c.listCommand(), c.statusCommand(), c.stopCommand(),
-		c.versionCommand(), c.workerCommand(), c.prepareCommand(), c.sandboxCommand())
+		c.versionCommand(), c.workerCommand(), c.prepareCommand(), c.sandboxCommand(), c.spawnCommand())
 	return root
 }
 

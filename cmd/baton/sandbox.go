@@ -5,6 +5,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"baton/runtime/native"
 	"baton/sandbox"
 )
 
@@ -18,6 +19,23 @@ func (c *commands) sandboxCommand() *cobra.Command {
 		Args:    noArguments,
 		RunE: func(*cobra.Command, []string) error {
 			return &exitError{sandbox.ExitRefused, fmt.Errorf("sandbox: %w", sandbox.Exec())}
+		},
+	}
+}
+
+func (c *commands) spawnCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:     "spawn PROGRAM MODE BYTES",
+		Short:   "Start a program once per request (started by worker)",
+		Long:    "Starts an uploaded program once for each request that comes over its channel. It is started by baton itself, in a sandbox, and of no use otherwise.",
+		Example: "  baton serve",
+		Hidden:  true,
+		Args:    cobra.ArbitraryArgs,
+		RunE: func(_ *cobra.Command, args []string) error {
+			if err := native.Spawn(args); err != nil {
+				return fmt.Errorf("spawn: %w", err)
+			}
+			return nil
 		},
 	}
 }

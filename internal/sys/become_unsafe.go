@@ -12,7 +12,10 @@ import (
 // bound of its address space (zero: none). It returns only on error, and then the
 // process is of no use any more: the bound holds for it as well.
 //
-// Source: execve(2), getrlimit(2).
+// A program that somebody has open for writing is tried again for some seconds: who has written it may
+// have forked at that moment, and the child holds the file until it executes something.
+//
+// Source: execve(2), getrlimit(2); golang.org/issue/22315.
 func Become(path string, argv, env []string, memory uint64) error {
 	name, err := syscall.BytePtrFromString(path)
 	if err != nil {
@@ -32,6 +35,20 @@ func Become(path string, argv, env []string, memory uint64) error {
 			return fmt.Errorf("setrlimit memory: %w", e)
 		}
 	}
-	_, _, e := syscall.RawSyscall(unix.SYS_EXECVE, uintptr(unsafe.Pointer(name)), uintptr(unsafe.Pointer(&args[0])), uintptr(unsafe.Pointer(&variables[0])))
+	var e syscall.Errno
+	for range busyTries {
+		_, _, e = syscall.RawSyscall(unix.SYS_EXECVE, uintptr(unsafe.Pointer(name)), uintptr(unsafe.Pointer(&args[0])), uintptr(unsafe.Pointer(&variables[0])))
+		if e != syscall.ETXTBSY {
+			break
+		}
+		pause := syscall.Timespec{Nsec: busyPauseNanos}
+		_, _, _ = syscall.RawSyscall(unix.SYS_NANOSLEEP, uintptr(unsafe.Pointer(&pause)), 0, 0)
+	}
 	return fmt.Errorf("execve: %w", e)
 }
+
+// busyTries and busyPauseNanos bound the tries at 5 s; mostly one pause is enough.
+const (
+	busyTries      = 1000
+	busyPauseNanos = 5e6
+)

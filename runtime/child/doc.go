@@ -28,6 +28,12 @@
 // end is Process.Stdout; PumpOut moves it to an Invocation's Stdout, and PumpIn
 // moves the body to a pipe, each with back-pressure.
 //
+// # The private directory
+//
+// Each process has a working directory of its own, empty at first, and the only place where it can
+// write. What a request leaves there must not reach the next: a kind whose processes serve more than one
+// empties it in between, or does not reuse the process.
+//
 // # Descriptors of a child
 //
 // 0: what Config.Open has put into Process.Stdin, or /dev/null; 1 and 2: pipes, or what Open

@@ -87,7 +87,7 @@ func New(o Options) (*Shared, error) {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	if err := os.RemoveAll(o.Work); err != nil {
+	if err := sandbox.RemoveAll(o.Work); err != nil {
 		return nil, fmt.Errorf("working directories: %w", err)
 	}
 	if err := os.MkdirAll(o.Work, 0o700); err != nil {

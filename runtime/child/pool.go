@@ -31,8 +31,9 @@ type Config struct {
 
 // Pool holds the processes of one function.
 type Pool struct {
-	o *Shared
-	c Config
+	o     *Shared
+	c     Config
+	keeps bool // nothing leaves a process's group: Spec.KeepsProcesses
 
 	background sync.WaitGroup // the watcher, starts and ends of processes
 	out        sync.WaitGroup // processes between Get and Put
@@ -70,7 +71,8 @@ func (o *Shared) NewPool(c Config) *Pool {
 	if c.Max <= 0 {
 		c.Max = o.ProcessesMax
 	}
-	return &Pool{o: o, c: c, done: make(chan struct{}), wake: make(chan struct{}, 1)}
+	c.Spec.Without = slices.Concat(c.Spec.Without, o.Without)
+	return &Pool{o: o, c: c, keeps: c.Spec.KeepsProcesses(), done: make(chan struct{}), wake: make(chan struct{}, 1)}
 }
 
 // Get returns a process for inv, which is then the caller's until Put: an idle one, or the next that becomes

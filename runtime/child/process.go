@@ -9,7 +9,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -102,7 +101,6 @@ func (pr *Process) launch() error {
 	}
 	spec := p.c.Spec
 	spec.Dir = pr.dir
-	spec.Without = slices.Concat(spec.Without, p.o.Without)
 	cmd, err := sandbox.Command(context.Background(), p.o.Baton, spec, append(theirs[:1:1], pr.Files...)...)
 	if err != nil {
 		return err
@@ -121,7 +119,7 @@ func (pr *Process) launch() error {
 	}
 	pr.cmd, pr.PID = cmd, cmd.Process.Pid
 	if err := pr.watchEnd(pidfd); err != nil {
-		_ = sandbox.Kill(pr.PID)
+		pr.killAll()
 		_ = cmd.Wait()
 		close(pr.exited)
 		pr.gone = true
@@ -211,7 +209,7 @@ func (pr *Process) watchEnd(pidfd int) error {
 		pr.mu.Lock()
 		pr.gone = true
 		// It is not reaped yet, so the number of its group is its own.
-		_ = sandbox.Kill(pr.PID)
+		pr.killAll()
 		pr.mu.Unlock()
 		_ = pr.cmd.Wait()
 		pr.state = pr.cmd.ProcessState
@@ -238,12 +236,21 @@ func (pr *Process) awaitReady() error {
 	return fmt.Errorf("%w: %s %s", err, pr.state, bytes.TrimSpace(pr.log.tail()))
 }
 
+// killAll is kill with mu held, or before anybody else knows of pr. Its number is its own.
+func (pr *Process) killAll() {
+	if pr.pool.keeps {
+		_ = sandbox.Kill(pr.PID)
+		return
+	}
+	_ = sandbox.KillTree(pr.PID)
+}
+
 // kill ends the process and all that it has started, without waiting.
 func (pr *Process) kill() {
 	pr.mu.Lock()
 	defer pr.mu.Unlock()
 	if !pr.gone {
-		_ = sandbox.Kill(pr.PID)
+		pr.killAll()
 	}
 }
 
@@ -265,7 +272,7 @@ func (pr *Process) release() {
 		pr.pool.c.Free(pr)
 	}
 	if pr.dir != "" {
-		_ = os.RemoveAll(pr.dir)
+		_ = sandbox.RemoveAll(pr.dir)
 	}
 }
 
@@ -305,7 +312,7 @@ func (pr *Process) fail(why runtime.Reason, detail string) {
 	}
 	pr.why, pr.detail = why, detail
 	if !pr.gone {
-		_ = sandbox.Kill(pr.PID)
+		pr.killAll()
 	}
 }
 

@@ -23,12 +23,20 @@
 // # Programs without the entry
 //
 // A persistent spawner in the sandbox (`baton spawn`, Spawn) starts them, one process per request, and
-// speaks the same protocol.
+// speaks the same protocol. What cannot be executed ends as in a shell, with exit code 126 or 127 and a
+// line in its log.
 //
 // # Limits
 //
 // Memory bounds the address space of each process. A request that is past its
-// deadline is killed with its server and all that it has started.
+// deadline is killed with its server and all that it has started. A function starts no processes unless
+// its descriptor says how many; what it has started ends with the request. The private working directory is
+// emptied after each.
+//
+// A function that ends badly with seven eighths of its memory in use has run out of it (runtime.Memory). The
+// spawner shares its memory with a program until that is executed, and the kernel counts that as the
+// program's: below what the spawner has itself (some 15 MiB) running out of memory is an exit
+// code or signal like any other.
 //
 // # Goroutines
 //

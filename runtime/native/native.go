@@ -17,6 +17,7 @@ import (
 	"baton/internal/sys"
 	"baton/runtime"
 	"baton/runtime/child"
+	"baton/sandbox"
 )
 
 // stdoutBytes is what the pipe of a function's output holds: what a function
@@ -84,11 +85,11 @@ func (e *Executor) Load(_ context.Context, f *runtime.Function) (runtime.Loaded,
 	if f.Files != "" {
 		spec.Read = append(spec.Read, f.Files)
 	}
-	mode := "1000"
+	mode := modeAlone
 	if f.Processes > 0 {
-		mode = "2000"
+		mode = modeProcesses
 	}
-	spec.Env = append(spec.Env, "PATH=/usr/local/bin:/usr/bin:/bin")
+	spec.Env = append(spec.Env, "PATH="+Path)
 	spec.Processes++ // the server's own
 	if Linked(f.Module) {
 		spec.Argv = []string{f.Module}
@@ -98,8 +99,10 @@ func (e *Executor) Load(_ context.Context, f *runtime.Function) (runtime.Loaded,
 		if len(e.spawner) == 0 {
 			return nil, errors.New("program is not linked with baton's entry")
 		}
-		spec.Argv = slices.Concat(e.spawner, []string{f.Module, mode, strconv.Itoa(spec.MemoryMB)})
-		spec.MemoryMB = 0 // the spawner sets it for what it starts
+		memory := sandbox.AddressSpace(spec.MemoryMB)
+		spec.Argv = slices.Concat(e.spawner, []string{f.Module, mode, strconv.FormatUint(memory, 10)})
+		spec.MemoryMB = 0                           // the spawner sets it for what it starts
+		spec.Env = append(spec.Env, "GOMAXPROCS=1") // it does one thing at a time
 	}
 	l.pool = e.shared.NewPool(child.Config{Name: f.Name, Spec: spec, Open: open, Ready: ready, Free: free})
 	l.executor = e
@@ -331,6 +334,9 @@ func (l *loaded) await(p *child.Process, s *server, inv *runtime.Invocation) (an
 	a, err := readAnswer(p)
 	for err == nil && a.kind == kindHello { // it was executed anew since the last request
 		a, err = readAnswer(p)
+	}
+	if err == nil && a.kind == kindNoFork {
+		p.Fail(runtime.Unavailable, "no process can be made: "+syscall.Errno(a.status).Error())
 	}
 	if err == nil && a.kind != kindEnded {
 		err = fmt.Errorf("the fork server answers with kind %d: %w", a.kind, syscall.Errno(a.status))

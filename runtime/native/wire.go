@@ -22,6 +22,11 @@ const (
 
 	flagStdin = 1
 
+	// What a function may do: the first letter of BATON_ENTRY and of Spawn's MODE.
+	// The digits behind it are room for the entry.
+	modeAlone     = "1000" // start no processes
+	modeProcesses = "2000" // start some, which end with the request
+
 	// bytesMax bounds the arguments and variables of one request, in bytes.
 	bytesMax = 1 << 20
 )
@@ -42,6 +47,16 @@ func parseAnswer(b *[answerBytes]byte) (answer, error) {
 		kind: binary.LittleEndian.Uint32(b[4:]), status: syscall.WaitStatus(binary.LittleEndian.Uint32(b[8:])),
 		left: binary.LittleEndian.Uint32(b[12:]), rss: int64(min(binary.LittleEndian.Uint64(b[32:]), 1<<40)) << 10,
 	}, nil
+}
+
+// append appends the answer, as a spawner sends it.
+func (a *answer) append(dst []byte) []byte {
+	dst = binary.LittleEndian.AppendUint32(dst, magic)
+	dst = binary.LittleEndian.AppendUint32(dst, a.kind)
+	dst = binary.LittleEndian.AppendUint32(dst, uint32(a.status))
+	dst = binary.LittleEndian.AppendUint32(dst, a.left)
+	dst = append(dst, make([]byte, 16)...) // processor time, which nobody asks for
+	return binary.LittleEndian.AppendUint64(dst, uint64(a.rss>>10))
 }
 
 // appendRequest appends a request: argv (each with its NUL), fixed variables (the same), and

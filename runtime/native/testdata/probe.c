@@ -1,5 +1,7 @@
 /* What the tests ask of a function, by the variable CMD. */
 #define _GNU_SOURCE
+#include <dirent.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
@@ -7,6 +9,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -28,6 +32,57 @@ static void echo(void)
 				_exit(9);
 			at += k;
 		}
+}
+
+/* Says how much is in the working directory, and leaves some there. */
+static void leave(int depth)
+{
+	int count = 0;
+	DIR *d = opendir(".");
+	for (struct dirent *e; d && (e = readdir(d));)
+		count += e->d_name[0] != '.' || strlen(e->d_name) > 2;
+	printf("%d\n", count);
+	if (symlink("/etc/passwd", "link") || close(open("file", O_CREAT | O_WRONLY, 0)))
+		exit(6);
+	for (int i = 0; i < depth; i++) {
+		if (mkdir("d", 0700) || chdir("d") || close(open("f", O_CREAT | O_WRONLY, 0)))
+			exit(7);
+	}
+	chmod(".", 0);
+	chmod("..", 0100);
+}
+
+/* Ends, and leaves a grandchild behind that has tried to get away. */
+static void stay(const char *how)
+{
+	const char *name = strrchr(how, ' ') ? strrchr(how, ' ') + 1 : how;
+	int ready[2];
+	char byte;
+	if (pipe(ready))
+		exit(8);
+	if (fork() == 0) {
+		if (!strncmp(how, "setsid", 6))
+			setsid();
+		if (!strncmp(how, "setpgid", 7))
+			setpgid(0, 0);
+		if (fork() == 0) {
+			prctl(PR_SET_NAME, name);
+			signal(SIGTERM, SIG_IGN);
+			signal(SIGHUP, SIG_IGN);
+			for (int fd = 0; fd < 3; fd++)
+				close(fd);
+			close(ready[0]);
+			if (write(ready[1], "x", 1) != 1)
+				_exit(1);
+			close(ready[1]);
+			for (;;)
+				pause();
+		}
+		_exit(0);
+	}
+	close(ready[1]);
+	if (read(ready[0], &byte, 1) == 1)
+		puts("started");
 }
 
 int main(int argc, char **argv, char **envp)
@@ -85,6 +140,15 @@ int main(int argc, char **argv, char **envp)
 	} else if (!strcmp(c, "endless")) {
 		for (;;)
 			puts("0123456789abcde");
+	} else if (!strcmp(c, "leave") || !strcmp(c, "leave deep")) {
+		leave(c[5] ? 100 : 3);
+	} else if (!strcmp(c, "fork")) {
+		pid_t pid = fork();
+		if (pid == 0)
+			_exit(0);
+		puts(pid > 0 ? "forked" : errno == EPERM ? "EPERM" : "?");
+	} else if (!strncmp(c, "stay ", 5)) {
+		stay(c + 5);
 	} else if (!strcmp(c, "address")) {
 		printf("%p\n", (void *)main);
 	} else {
