@@ -63,7 +63,7 @@ var deployStatus = map[deploy.Reason]int{
 // buildStatus is the same for those of a build: 422 where the source is at
 // fault, also when it takes too long or too much.
 var buildStatus = map[string]int{
-	build.CompileFailed: 422, build.ToolchainMissing: 501, build.BuildTimeout: 422, build.BuildOOM: 422, build.OutputLimit: 422,
+	build.CompileFailed: 422, build.ToolchainMissing: 501, build.BuildTimeout: 422, build.BuildOOM: 422, build.OutputLimit: 422, build.ProcessLimit: 422,
 	build.BadSource: 422, build.BuilderBusy: 503,
 }
 
@@ -71,7 +71,7 @@ var buildStatus = map[string]int{
 var buildText = map[string]string{
 	build.CompileFailed: "the program does not compile", build.ToolchainMissing: "the server has no toolchain for this",
 	build.BuildTimeout: "the build took too long", build.BuildOOM: "the build took more memory than it may",
-	build.OutputLimit: "the build printed or wrote too much", build.BadSource: "the code cannot be built",
+	build.OutputLimit: "the build printed or wrote too much", build.ProcessLimit: "the build started too many processes", build.BadSource: "the code cannot be built",
 	build.BuilderBusy: "too many builds at a time",
 }
 

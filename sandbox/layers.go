@@ -39,7 +39,7 @@ func Layers() []Layer {
 		{LayerPrivs, true, "no program gains rights"},
 		landlock,
 		either(LayerSeccomp, sys.SeccompAvailable(), "no mounts, tracing, kernel interfaces; no sockets or processes but those granted", "not offered by this kernel"),
-		either(LayerUID, root && spaces, "each function has a user of its own", missing),
+		either(LayerUID, root && spaces, "each function, and each build, has a user of its own", missing),
 		either(LayerPIDs, root && spaces, "a namespace: nothing outlives its first process", missing+"; process groups instead"),
 		either(LayerRoot, root && spaces, "a root directory with nothing but what is granted", missing),
 		either(LayerNetwork, root && spaces, "none but loopback unless granted", missing+"; seccomp instead"),

@@ -64,6 +64,14 @@ func (s *Spec) makeRoot(uid, gid int) error {
 			return err
 		}
 	}
+	if s.Links {
+		if err := os.Mkdir(base+"/proc", 0o555); err != nil {
+			return err
+		}
+		if err := sys.MountProcesses(base + "/proc"); err != nil {
+			return err
+		}
+	}
 	if err := sys.ChangeRoot(base); err != nil {
 		return err
 	}

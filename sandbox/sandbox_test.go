@@ -147,13 +147,13 @@ func TestHiddenIsNotInSystem(t *testing.T) {
 	}
 }
 
+func active(name string) bool {
+	return slices.ContainsFunc(sandbox.Layers(), func(l sandbox.Layer) bool { return l.Name == name && l.Active })
+}
+
 func TestHiddenCannotBeRead(t *testing.T) {
 	t.Parallel()
 	both(t, func(t *testing.T, without []string) {
-		layers := sandbox.Layers()
-		active := func(name string) bool {
-			return slices.ContainsFunc(layers, func(l sandbox.Layer) bool { return l.Name == name && l.Active })
-		}
 		testenv.NeedFeature(t, "Landlock, or a root directory of its own", active(sandbox.LayerLandlock) || without == nil && active(sandbox.LayerRoot), nil)
 		list := shell("ls /usr/share; ls -d /usr/bin")
 		out, err := run(t, sandbox.Spec{Argv: list, Processes: 1, Without: without})
@@ -163,6 +163,27 @@ func TestHiddenCannotBeRead(t *testing.T) {
 		out, err = run(t, sandbox.Spec{Argv: list, Processes: 1, Hide: []string{"/usr/share"}, Without: without})
 		if err != nil || strings.Count(out, "\n") != 2 || !strings.HasSuffix(out, "\n/usr/bin\n") {
 			t.Errorf("hidden, it is there: %q, %v", out, err)
+		}
+	})
+}
+
+// Landlock says nothing of links: what they lead to stays out of reach.
+func TestLinksAreAllOfProc(t *testing.T) {
+	t.Parallel()
+	testenv.NeedFeature(t, "Landlock", active(sandbox.LayerLandlock), nil)
+	both(t, func(t *testing.T, without []string) {
+		out, err := run(t, sandbox.Spec{
+			Argv:      shell("readlink /proc/self/exe; cat /proc/self/environ /proc/1/environ /proc/meminfo /proc/version; ls /proc/1/root; echo x >/proc/self/comm; ls /proc"),
+			Processes: 1, Links: true, Without: without,
+		})
+		lines := strings.Split(strings.TrimSpace(out), "\n")
+		if err == nil || lines[0] != "/usr/bin/readlink" || len(lines) != 8 {
+			t.Fatalf("got %q, %v", out, err)
+		}
+		for _, line := range lines[1:] {
+			if !strings.HasSuffix(line, "Permission denied") && !strings.HasSuffix(line, "Read-only file system") {
+				t.Errorf("not refused: %s", line)
+			}
 		}
 	})
 }

@@ -25,6 +25,10 @@ type Spec struct {
 	// directory in /opt. What lies beside them stays visible; Read and Write are not touched by it.
 	Hide []string `json:"hide,omitempty"`
 
+	// Links shows it /proc with links alone: /proc/self/exe, by which a toolchain
+	// finds itself. With a root directory of its own, of its own processes only.
+	Links bool `json:"links,omitempty"`
+
 	// MemoryMB bounds the address space of each of its processes, in MiB beyond
 	// memoryAllowance for code. Zero: no bound (for programs that bound themselves).
 	// Too small: it cannot start.

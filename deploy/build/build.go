@@ -56,6 +56,8 @@ type Options struct {
 	CacheMB int
 	// Path is where toolchains are looked for; empty: PATH.
 	Path string
+
+	without []string // layers of the sandbox that are left out: tests of the others
 }
 
 func (o *Options) setDefaults() {
@@ -194,9 +196,13 @@ func (b *Builder) Build(ctx context.Context, req Request) (Result, error) {
 	if err != nil {
 		return Result{}, fmt.Errorf("make build folder: %w", err)
 	}
-	j := &job{b: b, req: req, slot: slot, work: work}
+	files, err := os.OpenRoot(work)
+	if err != nil {
+		return Result{}, errors.Join(fmt.Errorf("open build folder: %w", err), removeAll(work))
+	}
+	j := &job{b: b, req: req, slot: slot, work: work, files: files}
 	result, err := j.build(ctx)
-	return result, errors.Join(err, removeAll(work))
+	return result, errors.Join(err, files.Close(), removeAll(work))
 }
 
 // place takes a place among the builds that run; its number goes back into

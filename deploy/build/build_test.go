@@ -4,8 +4,8 @@ import (
 	"bytes"
 	"context"
 	"errors"
-
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -38,9 +38,6 @@ func builder(t testing.TB, o Options) *Builder {
 	if o.Data == "" {
 		o.Data = t.TempDir()
 	}
-	if o.Baton == nil {
-		o.Baton = []string{}
-	}
 	b, err := New(o)
 	if err != nil {
 		t.Fatal(err)
@@ -60,7 +57,7 @@ var shared = sync.OnceValues(func() (*Builder, error) {
 		return nil, err
 	}
 	remove = func() { _ = removeAll(dir) }
-	return New(Options{Data: dir, Baton: []string{}, Max: 2})
+	return New(Options{Data: dir, Max: 2})
 })
 
 var remove = func() {}
@@ -318,12 +315,22 @@ func TestUnknownRuntime(t *testing.T) {
 // toolchain's command, which also finds the usual commands.
 func scripted(t *testing.T, o Options, command, script string) *Builder {
 	t.Helper()
-	dir := t.TempDir()
-	if err := os.WriteFile(filepath.Join(dir, command), []byte("#!/bin/sh\n"+script), 0o755); err != nil {
-		t.Fatal(err)
-	}
-	o.Path = dir + ":/usr/bin:/bin"
+	o.Path = scriptPath(t, command, script)
 	return builder(t, o)
+}
+
+// scriptPath is a path with the script as a command. Another process writes it:
+// one that this process has open for writing, and a child of another test with it, could not be started.
+func scriptPath(t *testing.T, command, script string) string {
+	t.Helper()
+	dir := t.TempDir()
+	name := filepath.Join(dir, command)
+	write := exec.Command("/bin/sh", "-c", "cat >\"$0\" && chmod 755 \"$0\"", name)
+	write.Stdin = strings.NewReader("#!/bin/sh\n" + script)
+	if out, err := write.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	return dir + ":/usr/bin:/bin"
 }
 
 var phpFile = map[string]string{"x.php": "<?php"}
@@ -342,6 +349,7 @@ func TestBuildBounds(t *testing.T) {
 		{"output", "yes aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa | head -c 50000000 >&2", Options{OutputMax: 10_000}, OutputLimit},
 		{"output without a line's end", "head -c 50000000 /dev/zero | tr '\\0' a >&2", Options{OutputMax: 100_000}, OutputLimit},
 		{"memory", "head -c 300000000 /dev/zero | tail", Options{MemoryMB: 64}, BuildOOM},
+		{"processes", "for i in $(seq 700); do sleep 100 & done; wait", Options{MemoryMB: 8192}, ProcessLimit},
 		{"disk", "head -c 32000000 /dev/zero >big; sleep 100", Options{DiskMB: 8}, OutputLimit},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -362,7 +370,7 @@ func TestBuildBounds(t *testing.T) {
 func TestBuildIsCancelled(t *testing.T) {
 	t.Parallel()
 	started := filepath.Join(t.TempDir(), "started")
-	b := scripted(t, Options{}, "php", "sleep 100 & echo $$ $! >"+started+".tmp; mv "+started+".tmp "+started+"; wait")
+	b := scripted(t, Options{Baton: []string{}}, "php", "sleep 100 & echo $$ $! >"+started+".tmp; mv "+started+".tmp "+started+"; wait")
 	ctx, cancel := context.WithCancelCause(t.Context())
 	gone := errors.New("the client is gone")
 	done := make(chan error)
@@ -391,7 +399,7 @@ func TestBuildIsCancelled(t *testing.T) {
 func TestBuildsWait(t *testing.T) {
 	t.Parallel()
 	gate := filepath.Join(t.TempDir(), "gate")
-	b := scripted(t, Options{Max: 1, Waiting: 1, Wait: time.Minute}, "php", "for i in $(seq 5000); do [ -e "+gate+" ] && exit; sleep 0.02; done")
+	b := scripted(t, Options{Baton: []string{}, Max: 1, Waiting: 1, Wait: time.Minute}, "php", "for i in $(seq 5000); do [ -e "+gate+" ] && exit; sleep 0.02; done")
 	req := func(state func(string)) Request {
 		return Request{Source: folder(t, phpFile), Runtime: "php", State: state}
 	}
@@ -466,7 +474,7 @@ func TestLeftBuildsAreRemoved(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(data, "tmp", "other"), nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := New(Options{Data: data, Baton: []string{}}); err != nil {
+	if _, err := New(Options{Data: data}); err != nil {
 		t.Fatal(err)
 	}
 	entries, err := os.ReadDir(filepath.Join(data, "tmp"))

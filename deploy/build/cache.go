@@ -10,8 +10,8 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -20,10 +20,14 @@ import (
 //	go       Go's build cache, written by Go builds, which run no user code
 //	gomod    Go's module cache, written by the fetch step only
 //	cargo    CARGO_HOME's registry, written by the fetch step only
-//	results  finished modules, by what they were made from
+//	results  finished modules, by what they were made from; the server's own
+//
+// See RATIONALE.md, "What may a build do, and what of it stays?".
 type cache struct {
 	root string
 	max  int64 // bytes
+
+	serial atomic.Uint64 // of names of files that are being written
 
 	mu      sync.Mutex
 	running int
@@ -173,9 +177,10 @@ func (c *cache) takeResult(key, to string) bool {
 }
 
 // keepResult keeps a copy of a module. A cache that cannot be written is none.
-func (c *cache) keepResult(key, from string) {
-	temp := c.result(key) + "." + strings.TrimPrefix(filepath.Base(filepath.Dir(filepath.Dir(from))), tempPrefix)
-	if _, err := copyFile(temp, from, artifactBytesMax); err == nil {
+func (c *cache) keepResult(key string, open func() (*os.File, error)) {
+	temp := fmt.Sprintf("%s.%d", c.result(key), c.serial.Add(1))
+	_ = os.Remove(temp) // of an earlier process
+	if _, err := copyOpened(temp, open, artifactBytesMax); err == nil {
 		err = os.Rename(temp, c.result(key))
 		if err == nil {
 			return

@@ -7,7 +7,8 @@ const (
 	CompileFailed    = "compile_failed"    // the toolchain refused the sources; Detail is its output
 	ToolchainMissing = "toolchain_missing" // Hint names the package to install
 	BuildTimeout     = "build_timeout"
-	BuildOOM         = "build_oom"    // above the memory of a build
+	BuildOOM         = "build_oom" // above the memory of a build
+	ProcessLimit     = "process_limit"
 	OutputLimit      = "output_limit" // printed or wrote too much
 	BadSource        = "bad_source"   // nothing that could be built, or an archive that is refused
 	BuilderBusy      = "builder_busy" // too many builds: try again

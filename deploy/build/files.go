@@ -51,7 +51,15 @@ func copyTree(to, from string, skip func(string, fs.DirEntry) bool) error {
 
 // copyFile copies a file of at most max bytes, never through a link.
 func copyFile(to, from string, max int64) (n int64, err error) {
-	in, err := os.OpenFile(from, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
+	return copyOpened(to, func() (*os.File, error) { return os.OpenFile(from, openSource, 0) }, max)
+}
+
+// openSource opens what may be anything: no link is followed, no pipe waited for.
+const openSource = os.O_RDONLY | syscall.O_NOFOLLOW | syscall.O_NONBLOCK
+
+// copyOpened is copyFile from what open opens.
+func copyOpened(to string, open func() (*os.File, error), max int64) (n int64, err error) {
+	in, err := open()
 	if err != nil {
 		return 0, fmt.Errorf("copy source: %w", err)
 	}
@@ -61,7 +69,7 @@ func copyFile(to, from string, max int64) (n int64, err error) {
 		return 0, fmt.Errorf("copy source: %w", err)
 	}
 	if !info.Mode().IsRegular() {
-		return 0, bad("%s is no file", quoted(filepath.Base(from)))
+		return 0, bad("%s is no file", quoted(filepath.Base(in.Name())))
 	}
 	perm := fs.FileMode(0o600)
 	if info.Mode()&0o111 != 0 {
@@ -84,10 +92,10 @@ func copyFile(to, from string, max int64) (n int64, err error) {
 	return n, nil
 }
 
-// publishFile copies from to the new file to, readable by all who reach it
+// publishFile copies what open opens to the new file to, readable by all who reach it
 // and flushed to the disk.
-func publishFile(to, from string) error {
-	if _, err := copyFile(to, from, artifactBytesMax); err != nil {
+func publishFile(to string, open func() (*os.File, error)) error {
+	if _, err := copyOpened(to, open, artifactBytesMax); err != nil {
 		return err
 	}
 	out, err := os.OpenFile(to, os.O_WRONLY, 0)

@@ -23,8 +23,9 @@ const (
 
 // goTool is a go command and what it says of itself.
 type goTool struct {
-	path, version, language string
-	proxy                   []string // variables that say where modules come from
+	path, version, language, root string
+
+	proxy []string // variables that say where modules come from
 }
 
 // goFind returns the first go command that is new enough. Which proxy is
@@ -34,23 +35,23 @@ func (j *job) goFind(ctx context.Context) (*goTool, error) {
 	var old string
 	for _, path := range j.b.look("go") {
 		names := []string{"GOPROXY", "GOSUMDB", "GONOSUMDB", "GONOPROXY", "GOPRIVATE"}
-		said, err := j.askOwner(ctx, append([]string{path, "env", "GOVERSION"}, names...)...)
+		said, err := j.askOwner(ctx, append([]string{path, "env", "GOVERSION", "GOROOT"}, names...)...)
 		if err != nil {
 			if ctx.Err() != nil {
 				return nil, err
 			}
 			continue
 		}
-		lines := strings.Split(said, "\n")
+		lines := append(strings.Split(said, "\n"), "")
 		language, minor := goLanguage(lines[0])
 		if minor < goMinorMin {
 			old = lines[0]
 			continue
 		}
-		tool := &goTool{path: path, version: lines[0], language: language}
+		tool := &goTool{path: path, version: lines[0], language: language, root: lines[1]}
 		for i, name := range names {
-			if i+1 < len(lines) && lines[i+1] != "" {
-				tool.proxy = append(tool.proxy, name+"="+lines[i+1])
+			if i+2 < len(lines) && lines[i+2] != "" {
+				tool.proxy = append(tool.proxy, name+"="+lines[i+2])
 			}
 		}
 		tool.proxy = append(tool.proxy, proxyEnv()...)
@@ -103,8 +104,8 @@ func buildGo(ctx context.Context, j *job) (string, error) {
 		return j.run(ctx, step{
 			argv:  append([]string{tool.path}, gowrap.BuildArgs(output)...),
 			dir:   filepath.Join(j.src(), dir),
-			env:   append(j.goEnv(flags, goProxyNone), gowrap.BuildEnv()...),
-			read:  []string{j.b.cache.dir(cacheGoMod)},
+			env:   append(j.goEnv(tool, flags, goProxyNone), gowrap.BuildEnv()...),
+			read:  []string{tool.root, j.b.cache.dir(cacheGoMod)},
 			write: []string{j.b.cache.dir(cacheGo)},
 		})
 	})
@@ -114,8 +115,9 @@ func buildGo(ctx context.Context, j *job) (string, error) {
 func gowrapHash() string { return hash(gowrap.Source("main")) }
 
 // goEnv is what every go command of a build is told.
-func (j *job) goEnv(flags, proxy string) []string {
+func (j *job) goEnv(tool *goTool, flags, proxy string) []string {
 	env := []string{
+		"GOROOT=" + tool.root, // without /proc it does not find itself
 		"GOENV=off", "GOWORK=off", "GOTOOLCHAIN=local", "GOTELEMETRY=off",
 		"GOFLAGS=" + flags,
 		"GOPATH=" + filepath.Join(j.home(), "go"),
@@ -146,14 +148,18 @@ func (j *job) goFetch(ctx context.Context, tool *goTool) error {
 	j.state(StateFetching)
 	err = j.run(ctx, step{
 		argv:    []string{tool.path, "mod", "download"},
-		env:     append(j.goEnv("-modcacherw", ""), tool.proxy...),
+		env:     append(j.goEnv(tool, "-modcacherw", ""), tool.proxy...),
+		read:    append(proxyRead(tool.proxy), tool.root),
 		write:   []string{j.b.cache.dir(cacheGoMod), j.b.cache.dir(cacheGo)},
 		network: true,
 	})
 	if err != nil {
 		return err
 	}
-	_ = os.WriteFile(have, nil, 0o600) // only saves the next fetch
+	// It only saves the next fetch. The folder is the fetch step's: nothing there is followed.
+	if marker, err := os.OpenFile(have, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600); err == nil {
+		_ = marker.Close()
+	}
 	return nil
 }
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -24,6 +25,10 @@ type job struct {
 	req  Request
 	slot int
 	work string
+
+	// files is work: what user code has left there is looked at through it, so that
+	// no link leads out of it.
+	files *os.Root
 
 	log     *output
 	assumed []string
@@ -148,32 +153,29 @@ func (j *job) blame(ctx context.Context, err error, took time.Duration) error {
 	return &Error{Reason: CompileFailed, Detail: output, Hint: hint}
 }
 
-// publish moves what is in out to where the request wants it, flushed.
+// publish copies what is in out to where the request wants it, flushed.
 func (j *job) publish() error {
-	var files []string
-	err := filepath.WalkDir(j.out(), func(name string, d fs.DirEntry, err error) error {
-		if err != nil || name == j.out() {
+	var made []string
+	err := fs.WalkDir(j.files.FS(), dirOut, func(name string, d fs.DirEntry, err error) error {
+		if err != nil || name == dirOut {
 			return err
 		}
-		relative, err := filepath.Rel(j.out(), name)
-		if err != nil {
-			return err
-		}
-		to := filepath.Join(j.req.Out, relative)
+		relative := strings.TrimPrefix(name, dirOut+"/")
+		to := filepath.Join(j.req.Out, filepath.FromSlash(relative))
 		if d.IsDir() {
-			files = append(files, to)
+			made = append(made, to)
 			return os.Mkdir(to, 0o755)
 		}
 		if !d.Type().IsRegular() {
 			return bad("the build made %s, which is no file", quoted(relative))
 		}
-		files = append(files, to)
-		return publishFile(to, name)
+		made = append(made, to)
+		return publishFile(to, func() (*os.File, error) { return j.files.OpenFile(name, openSource, 0) })
 	})
 	if err == nil {
 		return nil
 	}
-	for _, name := range slices.Backward(files) {
+	for _, name := range slices.Backward(made) {
 		_ = os.Remove(name)
 	}
 	var mine *Error
@@ -198,10 +200,11 @@ func (j *job) cached1(name string, identity []string, make func(output string) e
 	if err := make(output); err != nil {
 		return "", err
 	}
-	info, err := os.Lstat(output)
+	made := path.Join(dirOut, name)
+	info, err := j.files.Lstat(made)
 	if err != nil || !info.Mode().IsRegular() {
 		return "", bad("the toolchain made no file")
 	}
-	j.b.cache.keepResult(key, output)
+	j.b.cache.keepResult(key, func() (*os.File, error) { return j.files.OpenFile(made, openSource, 0) })
 	return name, nil
 }

@@ -60,6 +60,12 @@ func (o *output) String() string {
 	return o.kept.String()
 }
 
+// tail is the last line, for the log of the server.
+func (o *output) tail() string {
+	text := strings.TrimSpace(o.String() + string(o.line))
+	return text[strings.LastIndexByte(text, '\n')+1:]
+}
+
 // Write never fails: a compiler is not told that nobody listens.
 func (o *output) Write(p []byte) (int, error) {
 	o.mu.Lock()

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -18,7 +19,7 @@ var rustTargets = []string{"wasm32-wasip1", "wasm32-wasi"}
 const rustPackages = "rustc libstd-rust-dev-wasm32"
 
 // rustTool is a compiler whose library for WASI is there.
-type rustTool struct{ rustc, cargo, target, version string }
+type rustTool struct{ rustc, cargo, target, version, root string }
 
 // rustFind returns the first compiler in the path that can build for WASI. A
 // rustup proxy is asked for the toolchain that stands behind it, and the
@@ -58,7 +59,7 @@ func (j *job) rustFind(ctx context.Context) (*rustTool, error) {
 			lacking = sysroot // not for a build's user to reach
 			continue
 		}
-		tool := &rustTool{rustc: rustc, target: target, version: version}
+		tool := &rustTool{rustc: rustc, target: target, version: version, root: sysroot}
 		if cargo := filepath.Join(sysroot, "bin", "cargo"); j.b.isCommand(cargo) {
 			tool.cargo = cargo
 		}
@@ -117,7 +118,7 @@ func (j *job) rustc(ctx context.Context, tool *rustTool, output string) error {
 		tool.rustc, "--edition", "2021", "--crate-name", "function", "--crate-type", "bin", "--target", tool.target,
 		"-C", "opt-level=3", "-C", "codegen-units=1", "-C", "panic=abort", "-C", "strip=symbols",
 		"-o", output, "./" + entry,
-	}})
+	}, read: []string{tool.root}})
 }
 
 // cargo builds a crate: its dependencies are fetched with network and without
@@ -127,17 +128,17 @@ func (j *job) rustc(ctx context.Context, tool *rustTool, output string) error {
 // sandbox; what they can write is thrown away with the build's folder.
 func (j *job) cargo(ctx context.Context, tool *rustTool, output string) error {
 	home := filepath.Join(j.home(), ".cargo")
-	shared := j.b.cache.dir(cacheCargo)
+	registry, git := filepath.Join(j.b.cache.dir(cacheCargo), "registry"), filepath.Join(j.b.cache.dir(cacheCargo), "git")
 	if err := os.Mkdir(home, 0o700); err != nil {
 		return fmt.Errorf("make cargo's folder: %w", err)
 	}
 	// cargo locks files in its home, which must be writable; what is shared
 	// lies behind links.
-	for _, name := range []string{"registry", "git"} {
-		if err := os.MkdirAll(filepath.Join(shared, name), 0o700); err != nil {
+	for _, shared := range []string{registry, git} {
+		if err := os.MkdirAll(shared, 0o700); err != nil {
 			return fmt.Errorf("make cargo's cache: %w", err)
 		}
-		if err := os.Symlink(filepath.Join(shared, name), filepath.Join(home, name)); err != nil {
+		if err := os.Symlink(shared, filepath.Join(home, filepath.Base(shared))); err != nil {
 			return fmt.Errorf("make cargo's folder: %w", err)
 		}
 	}
@@ -161,7 +162,8 @@ func (j *job) cargo(ctx context.Context, tool *rustTool, output string) error {
 	err := j.run(ctx, step{
 		argv:  slices.Concat([]string{tool.cargo, "fetch", "--target", tool.target}, vendored, locked),
 		env:   append(env, proxyEnv()...),
-		write: []string{shared}, network: len(vendored) == 0,
+		read:  append(proxyRead(proxyEnv()), tool.root),
+		write: []string{registry, git}, network: len(vendored) == 0,
 	})
 	if err != nil {
 		return err
@@ -169,31 +171,35 @@ func (j *job) cargo(ctx context.Context, tool *rustTool, output string) error {
 	j.state(StateBuilding)
 	err = j.run(ctx, step{
 		argv: slices.Concat([]string{tool.cargo, "build", "--release", "--bins", "--locked", "--offline", "--target", tool.target}, vendored),
-		env:  env, read: []string{shared},
+		env:  env, read: []string{tool.root, registry, git}, code: true,
 	})
 	if err != nil {
 		return err
 	}
-	built, err := filepath.Glob(filepath.Join(target, tool.target, "release", "*.wasm"))
+	// User code has run: what it has left is looked at within the job's folder only.
+	release := path.Join(dirTemp, "target", tool.target, "release")
+	built, err := fs.Glob(j.files.FS(), release+"/*.wasm")
 	if err != nil {
 		return err
 	}
-	slices.Sort(built)
-	for _, name := range built {
-		if j.req.Handler != "" && strings.TrimSuffix(filepath.Base(name), ".wasm") == j.req.Handler {
-			built = []string{name}
+	var names []string
+	for _, file := range built {
+		name := strings.TrimSuffix(path.Base(file), ".wasm")
+		if j.req.Handler == name {
+			names = []string{name}
 			break
 		}
+		names = append(names, name)
 	}
-	switch len(built) {
+	switch len(names) {
 	case 0:
 		return bad("the crate has no program: want src/main.rs or a [[bin]]")
 	case 1:
-		return os.Rename(built[0], output)
-	}
-	names := make([]string, len(built))
-	for i, name := range built {
-		names[i] = strings.TrimSuffix(filepath.Base(name), ".wasm")
+		err := j.files.Rename(path.Join(release, names[0]+".wasm"), path.Join(dirOut, filepath.Base(output)))
+		if err != nil {
+			return bad("the crate's program cannot be taken: it is no file")
+		}
+		return nil
 	}
 	return bad("the crate has several programs: %s; say which by the handler", strings.Join(names, ", "))
 }

@@ -73,13 +73,19 @@ func buildPython(ctx context.Context, j *job) (string, error) {
 	if !ok {
 		return "", missing("Python 3", "python3")
 	}
+	// What is in the path may be a script that starts another one (pyenv).
+	said, err := j.askOwner(ctx, python, "-I", "-S", "-c", "import sys; print(sys.executable); print(sys.base_prefix)")
+	if err != nil {
+		return "", fmt.Errorf("ask %s where it is: %w", python, err)
+	}
+	python, prefix, _ := strings.Cut(said, "\n")
 	// -I: neither the environment nor the current folder has a say; -S: no site.
 	argv := []string{python, "-I", "-S", "-B", "-c", pythonCheck}
 	for _, file := range files {
 		argv = append(argv, "./"+file)
 	}
 	j.state(StateBuilding)
-	if err := j.run(ctx, step{argv: argv}); err != nil {
+	if err := j.run(ctx, step{argv: argv, read: []string{prefix}}); err != nil {
 		return "", err
 	}
 	return j.asIs(entry, "module.py")

@@ -37,8 +37,8 @@ func buildTinyGo(ctx context.Context, j *job) (string, error) {
 		return j.run(ctx, step{
 			argv:  []string{tinygo, "build", "-target=wasi", "-opt=2", "-no-debug", "-o", output, "."},
 			dir:   filepath.Join(j.src(), dir),
-			env:   append(j.goEnv(flags, goProxyNone), "XDG_CACHE_HOME="+j.b.cache.dir(cacheGo)),
-			read:  []string{j.b.cache.dir(cacheGoMod)},
+			env:   append(j.goEnv(tool, flags, goProxyNone), "XDG_CACHE_HOME="+j.b.cache.dir(cacheGo)),
+			read:  []string{tool.root, j.b.cache.dir(cacheGoMod)},
 			write: []string{j.b.cache.dir(cacheGo)},
 		})
 	})

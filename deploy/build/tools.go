@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -29,6 +30,58 @@ func (b *Builder) look(name string) []string {
 func (b *Builder) isCommand(path string) bool {
 	info, err := os.Stat(path)
 	return err == nil && info.Mode().IsRegular() && info.Mode()&0o111 != 0
+}
+
+// placeOf is what a command needs to be read beside the system's own places: the
+// folder that holds its bin, when it is a toolchain's own (/srv/go for
+// /srv/go/bin/go) and not one that somebody lives in.
+func (b *Builder) placeOf(command string) []string {
+	real, err := filepath.EvalSymlinks(command)
+	if err != nil {
+		return nil
+	}
+	place := filepath.Dir(filepath.Dir(real))
+	if filepath.Base(filepath.Dir(real)) != "bin" || b.private(place) {
+		return []string{real}
+	}
+	return []string{place}
+}
+
+// private says whether a folder is not a toolchain's: it holds a home, the data
+// directory, or everything.
+func (b *Builder) private(place string) bool {
+	homes := []string{"/root", "/home", b.opt.Data}
+	if home, err := os.UserHomeDir(); err == nil {
+		homes = append(homes, home)
+	}
+	for _, home := range homes {
+		if real, err := filepath.EvalSymlinks(home); err == nil {
+			home = real
+		}
+		if home == place || place == "/" || slices.Contains([]string{".local", ".cargo"}, filepath.Base(place)) || strings.HasPrefix(home, place+"/") || filepath.Dir(place) == "/home" {
+			return true
+		}
+	}
+	return false
+}
+
+// proxyRead is what must be read for that.
+func proxyRead(env []string) []string {
+	var read []string
+	for _, v := range env {
+		name, value, _ := strings.Cut(v, "=")
+		switch name {
+		case "SSL_CERT_FILE", "SSL_CERT_DIR":
+			read = append(read, filepath.SplitList(value)...)
+		case "GOPROXY": // a list, each after "," or "|"
+			for _, proxy := range strings.FieldsFunc(value, func(r rune) bool { return r == ',' || r == '|' }) {
+				if path, ok := strings.CutPrefix(proxy, "file://"); ok {
+					read = append(read, path)
+				}
+			}
+		}
+	}
+	return read
 }
 
 // proxyEnv is how the machine's owner reaches the network, for fetching.

@@ -15,8 +15,8 @@ import (
 // walks the build's folder.
 const diskTurns = 5
 
-// watch ends a running command when all its processes together take more
-// memory than a build may, or when the build's folder grows above its bound.
+// watch ends a running command when its processes are too many, or take more
+// memory together than a build may, or when the build's folder grows above its bound.
 // It returns when ctx ends.
 func (j *job) watch(ctx context.Context, pid int, end context.CancelCauseFunc) {
 	ticker := time.NewTicker(watchEvery)
@@ -27,7 +27,12 @@ func (j *job) watch(ctx context.Context, pid int, end context.CancelCauseFunc) {
 			return
 		case <-ticker.C:
 		}
-		if used := memoryOf(pid); used > int64(j.b.opt.MemoryMB)<<20 {
+		used, processes := useOf(pid)
+		if processes > processesMax {
+			end(&limitError{ProcessLimit, fmt.Sprintf("the build started more than %d processes at a time", processesMax)})
+			return
+		}
+		if used > int64(j.b.opt.MemoryMB)<<20 {
 			end(&limitError{BuildOOM, fmt.Sprintf("the build took more than %d MB of memory", j.b.opt.MemoryMB)})
 			return
 		}
@@ -38,15 +43,13 @@ func (j *job) watch(ctx context.Context, pid int, end context.CancelCauseFunc) {
 	}
 }
 
-// processesMax bounds the walk over a build's processes.
-const processesMax = 4096
-
-// memoryOf is the resident memory of a process and all below it, in bytes.
-// What several share counts for each: compilers share little.
-func memoryOf(root int) int64 {
+// useOf is the resident memory of a process and all below it, in bytes, and how
+// many they are, which is counted to one above processesMax. Memory that several share counts for
+// each: compilers share little.
+func useOf(root int) (memory int64, processes int) {
 	var pages int64
 	pids := []int{root}
-	for i := 0; i < len(pids) && i < processesMax; i++ {
+	for i := 0; i < len(pids) && i <= processesMax; i++ {
 		proc := "/proc/" + strconv.Itoa(pids[i])
 		if statm, err := os.ReadFile(proc + "/statm"); err == nil {
 			if fields := bytes.Fields(statm); len(fields) > 1 {
@@ -70,7 +73,7 @@ func memoryOf(root int) int64 {
 			}
 		}
 	}
-	return pages * int64(os.Getpagesize())
+	return pages * int64(os.Getpagesize()), min(len(pids), processesMax+1)
 }
 
 // diskOf is the space that the files below dir take, in bytes. What cannot be

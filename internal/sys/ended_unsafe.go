@@ -1,6 +1,7 @@
 package sys
 
 import (
+	"fmt"
 	"syscall"
 	"unsafe"
 
@@ -23,6 +24,23 @@ func Ended(pidfd int) bool {
 			continue
 		}
 		return err != nil || (*siginfo)(unsafe.Pointer(&info)).pid != 0
+	}
+}
+
+// AwaitEnd waits until the child pid has ended, and does not reap it: its number, and its group's,
+// stay its own. The calling thread waits with it.
+//
+// Source: waitid(2), WNOWAIT.
+func AwaitEnd(pid int) error {
+	for {
+		err := unix.Waitid(unix.P_PID, pid, nil, unix.WEXITED|unix.WNOWAIT, nil)
+		if err == unix.EINTR {
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("waitid %d: %w", pid, err)
+		}
+		return nil
 	}
 }
 

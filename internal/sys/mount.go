@@ -56,6 +56,17 @@ func MountMemory(path, options string) error {
 	return nil
 }
 
+// MountProcesses mounts, at path, a view of the processes of the caller's
+// namespace that shows each user its own only, and changes nothing.
+//
+// Source: proc(5), hidepid.
+func MountProcesses(path string) error {
+	if err := unix.Mount("proc", path, "proc", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC|unix.MS_RDONLY, "hidepid=2"); err != nil {
+		return fmt.Errorf("mount proc on %s: %w", path, err)
+	}
+	return nil
+}
+
 // RemountRead has the file system mounted at path be read only from here on.
 func RemountRead(path string) error {
 	if err := unix.Mount("", path, "", unix.MS_REMOUNT|unix.MS_BIND|unix.MS_RDONLY|unix.MS_NOSUID|unix.MS_NODEV, ""); err != nil {
