@@ -144,6 +144,9 @@ func TestBuildGo(t *testing.T) {
 			if m.Module != "module.wasm" || !bytes.Contains(m.module(t), []byte("\x06handle\x00")) {
 				t.Errorf("%s does not export handle", m.Module)
 			}
+			if m.log != "" {
+				t.Errorf("a build without a fault prints %q", m.log)
+			}
 		})
 	}
 }

@@ -118,7 +118,7 @@ func gowrapHash() string { return hash(gowrap.Source("main")) }
 func (j *job) goEnv(tool *goTool, flags, proxy string) []string {
 	env := []string{
 		"GOROOT=" + tool.root, // without /proc it does not find itself
-		"GOENV=off", "GOWORK=off", "GOTOOLCHAIN=local", "GOTELEMETRY=off",
+		"GOENV=off", "GOWORK=off", "GOTOOLCHAIN=local",
 		"GOFLAGS=" + flags,
 		"GOPATH=" + filepath.Join(j.home(), "go"),
 		"GOMODCACHE=" + j.b.cache.dir(cacheGoMod),
@@ -128,6 +128,21 @@ func (j *job) goEnv(tool *goTool, flags, proxy string) []string {
 		env = append(env, "GOPROXY="+proxy)
 	}
 	return env
+}
+
+// goQuiet switches the go command's telemetry off, which would start a process
+// that outlives it. There is no variable for that.
+//
+// Source: golang.org/x/telemetry, internal/telemetry.Default: <config>/go/telemetry/mode.
+func (j *job) goQuiet() error {
+	dir := filepath.Join(j.home(), ".config", "go", "telemetry")
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return fmt.Errorf("write go's settings: %w", err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "mode"), []byte("off"), 0o600); err != nil {
+		return fmt.Errorf("write go's settings: %w", err)
+	}
+	return nil
 }
 
 // goFetch downloads what go.mod requires, unless that was done before. It has

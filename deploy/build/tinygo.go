@@ -47,6 +47,9 @@ func buildTinyGo(ctx context.Context, j *job) (string, error) {
 // goModule makes a module of the sources, where they are none, or fetches what
 // theirs requires, and returns the flags of the build.
 func (j *job) goModule(ctx context.Context, tool *goTool) (flags string, err error) {
+	if err := j.goQuiet(); err != nil {
+		return "", err
+	}
 	mod := filepath.Join(j.src(), "go.mod")
 	if _, err := os.Lstat(mod); errors.Is(err, fs.ErrNotExist) {
 		if err := os.WriteFile(mod, []byte("module function\n\ngo "+tool.language+"\n"), 0o600); err != nil {
