@@ -309,3 +309,26 @@ func (d *dataDir) close() error {
 	err := os.RemoveAll(d.run())
 	return errors.Join(err, d.lock.Close())
 }
+
+// Hold keeps servers off a data directory, as a server does, until release. It
+// makes nothing but the lock's file.
+//
+// A *HeldError says that a server runs on it.
+func Hold(path string) (release func() error, err error) {
+	path, err = filepath.Abs(path)
+	if err != nil {
+		return nil, fmt.Errorf("data directory: %w", err)
+	}
+	if err := checkPrivate(path, true); err != nil {
+		return nil, fmt.Errorf("data directory: %w", err)
+	}
+	self, err := Self()
+	if err != nil {
+		return nil, fmt.Errorf("data directory: who am I: %w", err)
+	}
+	d := &dataDir{path: path, self: self}
+	if err := d.takeLock(); err != nil {
+		return nil, err
+	}
+	return d.lock.Close, nil
+}

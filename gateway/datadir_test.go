@@ -250,3 +250,41 @@ func FuzzParseStart(f *testing.F) {
 		}
 	})
 }
+
+func TestHoldDataDir(t *testing.T) {
+	t.Parallel()
+	data := t.TempDir()
+	if err := os.Chmod(data, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Hold(data); err == nil {
+		t.Error("a directory that others can read is held")
+	}
+	if err := os.Chmod(data, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	release, err := Hold(data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var held *HeldError
+	if _, err := openDataDir(data); !errors.As(err, &held) || held.By.PID != os.Getpid() {
+		t.Errorf("a server on what is held: %v", err)
+	}
+	if err := release(); err != nil {
+		t.Fatal(err)
+	}
+	d, err := openDataDir(data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Hold(data); !errors.As(err, &held) {
+		t.Errorf("hold what is served: %v", err)
+	}
+	if err := d.close(); err != nil {
+		t.Error(err)
+	}
+	if _, err := Hold(filepath.Join(data, "none")); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("hold what is not there: %v", err)
+	}
+}
