@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"hash"
 	"io"
 	"io/fs"
 	"os"
@@ -43,8 +44,7 @@ type tree struct {
 // length (8 bytes, big-endian), the path, a byte that is 1 when it can be
 // executed, and the SHA-256 of its content.
 func digestTree(dir string) (tree, error) {
-	var t tree
-	all := sha256.New()
+	d := newTreeDigest()
 	err := filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
 		if err != nil || e.IsDir() {
 			return err
@@ -70,17 +70,34 @@ func digestTree(dir string) (tree, error) {
 		if err != nil {
 			return err
 		}
-		t.size += n
-		var length [8]byte
-		binary.BigEndian.PutUint64(length[:], uint64(len(rel)))
-		all.Write(length[:])
-		io.WriteString(all, rel)
-		all.Write([]byte{byte(info.Mode().Perm() >> 6 & 1)})
-		all.Write(one.Sum(nil))
+		d.add(rel, info.Mode(), n, one.Sum(nil))
 		return nil
 	})
-	t.digest = hex.EncodeToString(all.Sum(nil))
-	return t, err
+	return d.tree(), err
+}
+
+// treeDigest makes a tree of files that come ascending by path, as WalkDir gives
+// them.
+type treeDigest struct {
+	all  hash.Hash
+	size int64
+}
+
+func newTreeDigest() *treeDigest { return &treeDigest{all: sha256.New()} }
+
+// add takes a file: its relative path, mode, size and SHA-256.
+func (d *treeDigest) add(rel string, mode fs.FileMode, size int64, sum []byte) {
+	d.size += size
+	var length [8]byte
+	binary.BigEndian.PutUint64(length[:], uint64(len(rel)))
+	d.all.Write(length[:])
+	io.WriteString(d.all, rel)
+	d.all.Write([]byte{byte(mode.Perm() >> 6 & 1)})
+	d.all.Write(sum)
+}
+
+func (d *treeDigest) tree() tree {
+	return tree{digest: hex.EncodeToString(d.all.Sum(nil)), size: d.size}
 }
 
 // seal makes a folder's files unwritable and everything in it durable.
