@@ -13,6 +13,7 @@ import (
 	"mime/multipart"
 	"net"
 	"net/http"
+	"net/netip"
 	"net/textproto"
 	"net/url"
 	"os"
@@ -247,6 +248,71 @@ func (c *Client) Invoke(ctx context.Context, name, query, contentType string, bo
 	return c.send(ctx, http.MethodPost, path, header, body)
 }
 
+// PublicURL is where the functions of the server are, without a slash at its end.
+func (c *Client) PublicURL(ctx context.Context) (string, error) {
+	if c.data == "" {
+		return c.base, nil
+	}
+	status, err := c.Status(ctx)
+	if err != nil {
+		return "", err
+	}
+	address, err := netip.ParseAddrPort(status.Listen)
+	if err != nil {
+		return "", fmt.Errorf("read the server's answer: %w", err)
+	}
+	if address.Addr().IsUnspecified() {
+		return "http://localhost:" + strconv.Itoa(int(address.Port())), nil
+	}
+	return "http://" + address.String(), nil
+}
+
+// Call is one request to a function by its name, as any client makes it: the
+// token is not sent. Header may be nil, and so may Body.
+type Call struct {
+	Name   string
+	Method string
+	Query  string // as sent, without '?'
+	Header http.Header
+	Body   io.Reader
+}
+
+// Call calls a function and returns its own answer, whatever its status, whose
+// body the caller closes. Redirects are not followed.
+func (c *Client) Call(ctx context.Context, call Call) (*http.Response, error) {
+	base, err := c.PublicURL(ctx)
+	if err != nil {
+		return nil, err
+	}
+	target := base + "/function/" + url.PathEscape(call.Name)
+	if call.Query != "" {
+		target += "?" + call.Query
+	}
+	request, err := http.NewRequestWithContext(ctx, call.Method, target, call.Body)
+	if err != nil {
+		return nil, fmt.Errorf("call %s: %w", call.Name, err)
+	}
+	for name, values := range call.Header {
+		request.Header[name] = values
+	}
+	if host := call.Header.Get("Host"); host != "" {
+		request.Host = host
+	}
+	dialer := net.Dialer{Timeout: dialTimeout}
+	proxy := http.ProxyFromEnvironment
+	if c.data != "" {
+		proxy = nil // it is this machine
+	}
+	client := newHTTP(dialer.DialContext, proxy)
+	response, err := client.Do(request)
+	if errors.Is(err, syscall.ECONNREFUSED) {
+		return nil, fmt.Errorf("%w: nobody answers at %s", ErrNotRunning, base)
+	} else if err != nil {
+		return nil, fmt.Errorf("call %s: %w", call.Name, err)
+	}
+	return response, nil
+}
+
 // Logs calls each for the entries of a function's log that q wants; see
 // logs.Read. It returns each's first error as it is.
 func (c *Client) Logs(ctx context.Context, q logs.Query, each func(logs.Entry) error) error {
@@ -299,7 +365,7 @@ func (c *Client) Logs(ctx context.Context, q logs.Query, each func(logs.Entry) e
 type Upload struct {
 	FileName   string // of the code: its extension says what it is
 	Code       io.Reader
-	Size       int64 // of Code, in bytes
+	Size       int64 // of Code, in bytes; below 0: not known before its end
 	Descriptor []byte
 
 	// Progress is told how it goes, on any goroutine, but on one at a time and
@@ -351,7 +417,10 @@ func (r *DeployResult) UnmarshalJSON(text []byte) error {
 // compiler's output or the wrong fields.
 func (c *Client) Deploy(ctx context.Context, u Upload) (DeployResult, error) {
 	var r DeployResult
-	code := &uploadBody{from: io.LimitReader(u.Code, u.Size), progress: u.Progress}
+	code := &uploadBody{from: u.Code, progress: u.Progress}
+	if u.Size >= 0 {
+		code.from = io.LimitReader(u.Code, u.Size)
+	}
 	defer code.close()
 	body, size, kind, err := u.form(code)
 	if err != nil {
@@ -363,19 +432,39 @@ func (c *Client) Deploy(ctx context.Context, u Upload) (DeployResult, error) {
 	}
 	request.ContentLength = size
 	request.Header.Set("Content-Type", kind)
-	request.Header.Set("Accept", "text/event-stream")
-	response, err := c.roundTrip(request)
+	return r, c.deploy(request, code.tell, &r)
+}
+
+// Describe gives a deployed function another descriptor: the code stays, and
+// nothing is built. progress may be nil; otherwise as Deploy.
+func (c *Client) Describe(ctx context.Context, name string, descriptor []byte, progress func(Progress)) (DeployResult, error) {
+	var r DeployResult
+	request, err := c.request(ctx, http.MethodPut, functionPath(name, ""), bytes.NewReader(descriptor))
 	if err != nil {
 		return r, err
 	}
+	request.Header.Set("Content-Type", "application/json")
+	if progress == nil {
+		progress = func(Progress) {}
+	}
+	return r, c.deploy(request, progress, &r)
+}
+
+// deploy makes a request whose answer tells how a deploy goes.
+func (c *Client) deploy(request *http.Request, tell func(Progress), r *DeployResult) error {
+	request.Header.Set("Accept", "text/event-stream")
+	response, err := c.roundTrip(request)
+	if err != nil {
+		return err
+	}
 	if err := refusal(response); err != nil {
-		return r, err
+		return err
 	}
 	defer response.Body.Close()
 	if kind, _, _ := mime.ParseMediaType(response.Header.Get("Content-Type")); kind != "text/event-stream" {
-		return r, read(response, &r)
+		return read(response, r)
 	}
-	return r, readEvents(response.Body, code.tell, &r)
+	return readEvents(response.Body, tell, r)
 }
 
 // form is the upload as multipart/form-data: the descriptor first, so that a
@@ -401,8 +490,12 @@ func (u *Upload) form(code io.Reader) (body io.Reader, size int64, kind string, 
 		return nil, 0, "", err
 	}
 	tail := head.Bytes()[n:]
+	size = -1 // sent in chunks
+	if u.Size >= 0 {
+		size = int64(head.Len()) + u.Size
+	}
 	return io.MultiReader(bytes.NewReader(head.Bytes()[:n]), code, bytes.NewReader(tail)),
-		int64(head.Len()) + u.Size, form.FormDataContentType(), nil
+		size, form.FormDataContentType(), nil
 }
 
 // uploadBody is the code on its way. It is read by a goroutine of the transport,
