@@ -14,7 +14,7 @@ import "embed"
 //go:embed demo/*.json
 var Demo embed.FS
 
-// Starters holds starter/RUNTIME/...: a folder per runtime, with function.json
+// Starters holds starter/RUNTIME/...: a folder per runtime, with descriptor.json
 // as its descriptor. In texts, {{name}} stands for the function's name. A name
 // that ends in .txt is that of the file without it: a folder with a go.mod cannot
 // be embedded, and Go files here would be packages of this module.

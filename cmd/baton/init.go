@@ -57,6 +57,9 @@ it may be run again at any time, also while a server runs.`,
   baton init --data /srv/baton --demo=false`,
 		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := c.here("init"); err != nil {
+				return err
+			}
 			done, err := c.initialise(cmd.Context(), demo)
 			if err != nil {
 				return err

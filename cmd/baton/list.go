@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -25,7 +24,11 @@ is refused is listed with its faults; what served before goes on serving.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx, cancel := context.WithTimeout(cmd.Context(), askTimeout)
 			defer cancel()
-			functions, err := control.NewClient(c.data).Functions(ctx)
+			client, err := c.client()
+			if err != nil {
+				return err
+			}
+			functions, err := client.Functions(ctx)
 			if err != nil {
 				return c.explain(err)
 			}
@@ -41,7 +44,7 @@ is refused is listed with its faults; what served before goes on serving.`,
 
 func (c *commands) printFunctions(functions []control.Function) error {
 	if len(functions) == 0 {
-		_, err := fmt.Fprintln(c.out, "no functions; `baton init` adds the demo")
+		_, err := fmt.Fprintln(c.out, "no functions; `baton new go hello` begins one, `baton init` adds the demo")
 		return err
 	}
 	rows := [][]string{{"METHOD", "PATH", "FUNCTION", "RUNTIME", "STATE", "REQUESTS", "ERRORS", "RUNNING"}}
@@ -79,18 +82,4 @@ func dash(text string) string {
 		return "-"
 	}
 	return text
-}
-
-// explain adds what to do to an error of the client.
-func (c *commands) explain(err error) error {
-	var refused *control.RefusedError
-	switch {
-	case errors.Is(err, control.ErrNotRunning):
-		return fmt.Errorf("no server runs on %s: start one with `baton serve --data %s`, or name its data directory with --data (%w)", c.data, c.data, err)
-	case errors.Is(err, context.DeadlineExceeded):
-		return fmt.Errorf("the server on %s does not answer within %v: `baton stop --data %s` ends it (%w)", c.data, askTimeout, c.data, err)
-	case errors.As(err, &refused) && refused.Status == 401:
-		return fmt.Errorf("the server on %s refuses the token in its data directory; was it changed while the server runs? (%w)", c.data, err)
-	}
-	return err
 }

@@ -46,12 +46,24 @@ func table(to io.Writer, rows [][]string) error {
 // text may be a row that a stranger wrote.
 func plain(text string) string {
 	return strings.Map(func(r rune) rune {
-		if r < ' ' || r == 0x7f || 0x80 <= r && r <= 0x9f {
+		if isControl(r) {
 			return '?'
 		}
 		return r
 	}, text)
 }
+
+// plainLines is plain for a text of several lines, whose tabs stay too.
+func plainLines(text string) string {
+	return strings.Map(func(r rune) rune {
+		if isControl(r) && r != '\n' && r != '\t' {
+			return '?'
+		}
+		return r
+	}, text)
+}
+
+func isControl(r rune) bool { return r < ' ' || r == 0x7f || 0x80 <= r && r <= 0x9f }
 
 // indented is a text of several lines, each plain and indented.
 func indented(text string) string {
@@ -60,4 +72,14 @@ func indented(text string) string {
 		b.WriteString("    " + plain(strings.TrimRight(line, "\n")) + "\n")
 	}
 	return b.String()
+}
+
+// shellWord is a text as one word for a shell, to be copied from what we print.
+func shellWord(text string) string {
+	if text != "" && strings.IndexFunc(text, func(r rune) bool {
+		return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && !strings.ContainsRune("-._/:=@%+,", r)
+	}) < 0 {
+		return text
+	}
+	return "'" + strings.ReplaceAll(text, "'", `'\''`) + "'"
 }

@@ -113,7 +113,7 @@ The commands speak to the server of a data directory on this machine, or with
 	root.SetOut(c.out)
 	root.SetErr(c.err)
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
-	root.CompletionOptions.HiddenDefaultCmd = true
+	root.CompletionOptions.DisableDefaultCmd = true
 	flags := root.PersistentFlags()
 	flags.StringVar(&c.data, "data", "./data", "the data directory")
 	flags.StringVar(&c.config, "config", "", "the configuration file; given empty: none")
@@ -122,8 +122,23 @@ The commands speak to the server of a data directory on this machine, or with
 	for flag, variable := range map[string]string{"data": "BATON_DATA", "config": "BATON_CONFIG", "server": "BATON_SERVER", "token-file": "BATON_TOKEN_FILE"} {
 		twin(flags, flag, variable)
 	}
-	root.AddCommand(c.initCommand(), c.serveCommand(), c.listCommand(), c.statusCommand(), c.stopCommand(),
-		c.versionCommand(), c.workerCommand(), c.prepareCommand(), c.sandboxCommand(), c.spawnCommand())
+	for _, group := range []struct {
+		id, title string
+		commands  []*cobra.Command
+	}{
+		{"server", "The server:", []*cobra.Command{c.initCommand(), c.serveCommand(), c.statusCommand(), c.stopCommand(), c.tokenCommand(), c.backupCommand(), c.restoreCommand()}},
+		{"functions", "Functions:", []*cobra.Command{c.newCommand(), c.deployCommand(), c.devCommand(), c.listCommand(), c.getCommand(),
+			c.invokeCommand(), c.logsCommand(), c.versionsCommand(), c.rollbackCommand(), c.removeCommand()}},
+		{"more", "More:", []*cobra.Command{c.versionCommand(), c.completionCommand()}},
+	} {
+		root.AddGroup(&cobra.Group{ID: group.id, Title: group.title})
+		for _, cmd := range group.commands {
+			cmd.GroupID = group.id
+			root.AddCommand(cmd)
+		}
+	}
+	root.SetHelpCommandGroupID("more")
+	root.AddCommand(c.workerCommand(), c.prepareCommand(), c.sandboxCommand(), c.spawnCommand())
 	return root
 }
 

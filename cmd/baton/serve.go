@@ -14,6 +14,9 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"baton/deploy"
 )
 
 const (
@@ -27,6 +30,13 @@ const (
 	codeMBMax = 1 << 20
 	// stallMin: below some heartbeats a healthy worker would be taken for hung.
 	stallMin = time.Second
+	// buildsMax: each build may take 2 GiB of memory.
+	buildsMax = 256
+	// keepMax bounds the versions of a function: each is an artifact on the disk.
+	keepMax = 1000
+	// logsDefault and logsMax are MiB of logs; the gateway's own default, and 1 TiB.
+	logsDefault = 256
+	logsMax     = 1 << 20
 )
 
 // serveFlags are the flags of serve, checked.
@@ -37,12 +47,15 @@ type serveFlags struct {
 	codeMB  int
 	drain   time.Duration
 	stall   time.Duration
+	builds  int // at a time; 0: one per two CPUs
+	keep    int // versions of a function
+	logs    int // MiB of functions' logs together
 	debug   bool
 }
 
 func (c *commands) serveCommand() *cobra.Command {
-	f := serveFlags{drain: drainDefault, stall: stallDefault, codeMB: codeMBDefault}
-	listen := listenDefault
+	f := serveFlags{drain: drainDefault, stall: stallDefault, codeMB: codeMBDefault, keep: deploy.KeepDefault, logs: logsDefault}
+	listen, check := listenDefault, false
 	cmd := &cobra.Command{
 		Use:   "serve",
 		Short: "Serve the functions of a data directory",
@@ -52,7 +65,8 @@ accepts no further connection, lets running requests finish for as long as
 
 The data directory is made by ` + "`baton init`" + `; one server runs on it at a time.`,
 		Example: `  baton serve
-  baton serve --listen 127.0.0.1:9000 --data /srv/baton --workers 4`,
+  baton serve --listen 127.0.0.1:9000 --data /srv/baton --workers 4
+  baton serve --check --config /etc/baton.toml`,
 		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			var err error
@@ -62,6 +76,12 @@ The data directory is made by ` + "`baton init`" + `; one server runs on it at a
 			if err := f.check(); err != nil {
 				return usageError{err}
 			}
+			if err := c.here("serve"); err != nil {
+				return err
+			}
+			if check {
+				return c.printSettings(cmd)
+			}
 			surviveClosedOutput()
 			ctx, abort, done := untilSignal(cmd.Context())
 			defer done()
@@ -69,18 +89,38 @@ The data directory is made by ` + "`baton init`" + `; one server runs on it at a
 		},
 	}
 	flags := cmd.Flags()
+	flags.BoolVar(&check, "check", false, "check the configuration, print each setting and where it comes from, and end")
 	flags.StringVar(&listen, "listen", listen, "the clients' address; port 0: any")
 	flags.IntVar(&f.workers, "workers", 0, "number of worker processes; 0: one per CPU")
 	flags.IntVar(&f.conns, "connections", 0, "most client connections at a time; 0: what the limit on open files allows")
 	flags.IntVar(&f.codeMB, "code-memory", f.codeMB, "native code that each worker keeps loaded, in MiB")
 	flags.DurationVar(&f.drain, "drain", f.drain, "how long running requests may take at the end")
 	flags.DurationVar(&f.stall, "stall", f.stall, "how long a worker may be silent before it is replaced")
+	flags.IntVar(&f.builds, "builds", 0, "most builds at a time; 0: one per two CPUs")
+	flags.IntVar(&f.keep, "keep", f.keep, "how many versions of a function are kept")
+	flags.IntVar(&f.logs, "log-size", f.logs, "how many MiB the logs of all functions may take")
 	flags.BoolVar(&f.debug, "debug", false, "log everything")
 	for flag, variable := range map[string]string{"listen": "BATON_LISTEN", "workers": "BATON_WORKERS", "connections": "BATON_CONNECTIONS",
-		"code-memory": "BATON_CODE_MEMORY", "drain": "BATON_DRAIN", "stall": "BATON_STALL", "debug": "BATON_DEBUG"} {
+		"code-memory": "BATON_CODE_MEMORY", "drain": "BATON_DRAIN", "stall": "BATON_STALL", "debug": "BATON_DEBUG", "builds": "BATON_BUILDS", "keep": "BATON_KEEP", "log-size": "BATON_LOG_SIZE"} {
 		twin(flags, flag, variable)
 	}
 	return cmd
+}
+
+// printSettings prints what serve would run with.
+func (c *commands) printSettings(cmd *cobra.Command) error {
+	file := c.configPath
+	if file == "" {
+		file = "none"
+	}
+	fmt.Fprintf(c.out, "configuration file: %s\n\n", plain(file))
+	rows := [][]string{{"SETTING", "VALUE", "FROM"}}
+	cmd.Flags().VisitAll(func(f *pflag.Flag) {
+		if len(f.Annotations[twinKey]) > 0 && f.Name != "config" && f.Name != "server" && f.Name != "token-file" {
+			rows = append(rows, []string{f.Name, f.Value.String(), source(f)})
+		}
+	})
+	return table(c.out, rows)
 }
 
 func (f serveFlags) check() error {
@@ -99,6 +139,15 @@ func (f serveFlags) check() error {
 	}
 	if f.stall < stallMin {
 		errs = append(errs, fmt.Errorf("--stall %v: want %v or more", f.stall, stallMin))
+	}
+	if f.builds < 0 || f.builds > buildsMax {
+		errs = append(errs, fmt.Errorf("--builds %d: want 0 (one per two CPUs) to %d", f.builds, buildsMax))
+	}
+	if f.keep < 1 || f.keep > keepMax {
+		errs = append(errs, fmt.Errorf("--keep %d: want 1 to %d", f.keep, keepMax))
+	}
+	if f.logs < 1 || f.logs > logsMax {
+		errs = append(errs, fmt.Errorf("--log-size %d: want 1 to %d MiB", f.logs, logsMax))
 	}
 	return errors.Join(errs...)
 }

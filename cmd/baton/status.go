@@ -25,7 +25,11 @@ Ends with 1 when no server runs.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx, cancel := context.WithTimeout(cmd.Context(), askTimeout)
 			defer cancel()
-			report, err := control.NewClient(c.data).Status(ctx)
+			client, err := c.client()
+			if err != nil {
+				return err
+			}
+			report, err := client.Status(ctx)
 			if err != nil {
 				return c.explain(err)
 			}

@@ -38,6 +38,9 @@ That no server runs is no failure.`,
   baton stop --data /srv/baton --wait 2m`,
 		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := c.here("stop"); err != nil {
+				return err
+			}
 			if wait <= 0 {
 				return usageError{fmt.Errorf("--wait %v: want more than 0", wait)}
 			}

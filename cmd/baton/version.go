@@ -11,8 +11,8 @@ import (
 // version is the release that is being worked on.
 const version = "0.1.0"
 
-// build describes this binary.
-type build struct {
+// binary describes this binary.
+type binary struct {
 	Version  string `json:"version"`
 	Commit   string `json:"commit,omitempty"` // where git could tell it
 	Modified bool   `json:"modified,omitempty"`
@@ -20,8 +20,8 @@ type build struct {
 	Platform string `json:"platform"`
 }
 
-func thisBuild() build {
-	b := build{Version: version, Go: goruntime.Version(), Platform: goruntime.GOOS + "/" + goruntime.GOARCH}
+func thisBuild() binary {
+	b := binary{Version: version, Go: goruntime.Version(), Platform: goruntime.GOOS + "/" + goruntime.GOARCH}
 	if info, ok := debug.ReadBuildInfo(); ok {
 		for _, s := range info.Settings {
 			switch s.Key {
