@@ -1,0 +1,572 @@
+package python
+
+import (
+	"bytes"
+	"context"
+	_ "embed"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"math"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"baton/internal/sys"
+	"baton/runtime"
+	"baton/runtime/child"
+	"baton/runtime/event"
+)
+
+//go:embed server.py
+var serverSource string
+
+const (
+	// stdoutBytes is what the pipe of a script's output holds: what it writes
+	// without anybody reading yet. Answers up to 512 KiB do not stream anyway.
+	stdoutBytes = 1 << 20
+
+	// readBytes is how much is read of an answer at a time.
+	readBytes = 64 << 10
+
+	// usesMax is how many scripts one interpreter is forked for: they share its
+	// address layout and the seed of its hashes.
+	usesMax = 5000
+)
+
+// errChannel says that a function has spoilt its channel.
+var errChannel = errors.New("the channel")
+
+// Executor runs Python functions. It implements runtime.Executor.
+type Executor struct {
+	shared *child.Shared
+	path   string
+	filter string
+
+	finding sync.Mutex   // held while the interpreter is looked for
+	found   *Interpreter // guarded by finding; nil: not found yet
+
+	mu     sync.Mutex
+	loaded map[*loaded]bool // guarded by mu
+}
+
+// New makes the executor. path is the list of directories, as PATH is, in which the interpreter
+// is looked for when the first function is loaded.
+func New(shared *child.Shared, path string) *Executor {
+	e := &Executor{shared: shared, path: path, loaded: map[*loaded]bool{}}
+	if !slices.Contains(shared.Without, "seccomp") {
+		e.filter = refuseProcesses()
+	}
+	return e
+}
+
+// Close implements runtime.Executor: it ends what functions that were not closed
+// still have.
+func (e *Executor) Close() error {
+	e.mu.Lock()
+	left := slices.Collect(maps.Keys(e.loaded))
+	e.mu.Unlock()
+	for _, l := range left {
+		_ = l.Close()
+	}
+	return nil
+}
+
+// interpreter finds the interpreter. A machine that has none is looked at
+// again at the next load.
+func (e *Executor) interpreter(ctx context.Context) (Interpreter, error) {
+	e.finding.Lock()
+	defer e.finding.Unlock()
+	if e.found != nil {
+		return *e.found, nil
+	}
+	found, err := Find(ctx, e.path)
+	if err == nil {
+		e.found = &found
+	}
+	return found, err
+}
+
+// Load implements runtime.Executor. It starts nothing: the first request does.
+func (e *Executor) Load(ctx context.Context, f *runtime.Function) (runtime.Loaded, error) {
+	info, err := os.Stat(f.Module)
+	if err != nil {
+		return nil, fmt.Errorf("file: %w", err)
+	}
+	if !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("file %s: not a file", f.Module)
+	}
+	python, err := e.interpreter(ctx)
+	if err != nil {
+		return nil, err
+	}
+	spec, err := e.shared.Spec(f)
+	if err != nil {
+		return nil, err
+	}
+	l := &loaded{executor: e, f: f, memory: f.Memory()}
+	if f.Handler != "" {
+		l.addVariable("_HANDLER=" + f.Handler)
+	}
+	for _, v := range f.Env {
+		l.addVariable(v)
+	}
+	folder := e.shared.Artifact(f.Module)
+	if folder == f.Module {
+		folder = "" // a file alone
+	}
+	if f.Files != "" {
+		spec.Read = append(spec.Read, f.Files)
+	}
+	filter := ""
+	if spec.Processes == 0 {
+		filter = e.filter
+	}
+	spec.Read = append(spec.Read, python.Read...)
+	spec.Env = append(spec.Env, "PATH=/usr/local/bin:/usr/bin:/bin")
+	spec.Processes++ // the server's own forks; the filter takes them back
+	l.bounded = !slices.Contains(e.shared.Without, "rlimits")
+	spec.MemoryMB = 0 // the server bounds itself, once it is there
+	spec.Argv = []string{
+		python.Path, "-I", "-B", "-X", "utf8", "-c", serverSource,
+		f.Module, folder, functionOf(f.Handler, f.Module), f.Name, strconv.FormatInt(l.memory>>20, 10), filter,
+	}
+	l.pool = e.shared.NewPool(child.Config{Name: f.Name, Spec: spec, Open: open, Ready: l.ready, Free: free})
+	e.mu.Lock()
+	e.loaded[l] = true
+	e.mu.Unlock()
+	return l, nil
+}
+
+// functionOf is the name of the function that a descriptor's handler names:
+// what is behind the last colon or dot of "FILE:FUNC" and "FILE.FUNC", or all of
+// it. Empty, which is "handler" where the file has it: none is named, or the file alone.
+func functionOf(handler, module string) string {
+	file := filepath.Base(module)
+	if handler == "" || strings.HasSuffix(handler, ".py") || strings.TrimSuffix(file, ".py") == filepath.Base(handler) && handler != "handler" {
+		return ""
+	}
+	return handler[strings.LastIndexAny(handler, ":./")+1:]
+}
+
+// loaded is a function and its pool.
+type loaded struct {
+	executor  *Executor
+	f         *runtime.Function
+	pool      *child.Pool
+	memory    int64
+	bounded   bool
+	variables []byte // its own, each with its NUL
+	closed    atomic.Bool
+}
+
+func (l *loaded) addVariable(s string) { l.variables = append(append(l.variables, s...), 0) }
+
+// Inline implements runtime.Loaded: an invocation waits for another process.
+func (l *loaded) Inline() bool { return false }
+
+// Close implements runtime.Loaded.
+func (l *loaded) Close() error {
+	if l.closed.Swap(true) {
+		return os.ErrClosed
+	}
+	l.pool.Close()
+	l.executor.mu.Lock()
+	delete(l.executor.loaded, l)
+	l.executor.mu.Unlock()
+	return nil
+}
+
+// server is what a process of the pool has beside it, and the buffers of the one
+// request that it serves.
+type server struct {
+	handler bool // the file defines the handler
+	body    int  // of a script: descriptor of the file in memory, ours alone; -1: none
+	length  int  // of it
+	frame   []byte
+	out     []byte
+	events  event.Builder
+
+	pumps   sync.WaitGroup // goroutines of the request
+	started bool           // the output is being pumped
+}
+
+// open makes the file in memory. The child's descriptor is another opening of it, which can only
+// read: its flags are not ours.
+func open(p *child.Process) error {
+	s := &server{body: -1, out: make([]byte, readBytes)}
+	p.State = s
+	n, err := sys.Memfd("body")
+	if err != nil {
+		return err
+	}
+	s.body = n
+	p.Stdin, err = os.OpenFile("/proc/self/fd/"+strconv.Itoa(n), os.O_RDONLY, 0)
+	if err != nil {
+		return fmt.Errorf("open a file in memory: %w", err)
+	}
+	return nil
+}
+
+func free(p *child.Process) {
+	if s, ok := p.State.(*server); ok && s.body >= 0 {
+		_ = syscall.Close(s.body)
+	}
+}
+
+// ready waits for the server's first sign of life, tells it what it may use, and
+// waits until it has read the file.
+func (l *loaded) ready(p *child.Process) error {
+	s := p.State.(*server)
+	_ = sys.SetPipeSize(p.StdoutFD, stdoutBytes) // a smaller one holds less, and is read sooner
+	a, err := readAnswer(p)
+	if err != nil {
+		return fmt.Errorf("wait for the interpreter: %w", err)
+	}
+	if a.kind != kindHello {
+		return fmt.Errorf("the interpreter begins with an answer of kind %d", a.kind)
+	}
+	space, err := l.space(p.PID)
+	if err != nil {
+		return err
+	}
+	if _, err := p.Channel.Write(appendConfig(nil, l.variables, space)); err != nil {
+		return fmt.Errorf("configure the interpreter: %w", err)
+	}
+	if a, err = readAnswer(p); err != nil {
+		return fmt.Errorf("wait until the function is read: %w", err)
+	}
+	if a.kind != kindReady {
+		return fmt.Errorf("the interpreter is not ready: an answer of kind %d, %w", a.kind, syscall.Errno(a.status))
+	}
+	s.handler = a.flags&flagHandler != 0
+	return nil
+}
+
+// space is the bound of the interpreter's address space: what it has now, and
+// the function's memory. Zero: none.
+func (l *loaded) space(pid int) (uint64, error) {
+	if !l.bounded {
+		return 0, nil
+	}
+	text, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/statm")
+	if err != nil {
+		return 0, fmt.Errorf("size of the interpreter: %w", err)
+	}
+	first, _, _ := bytes.Cut(text, []byte(" "))
+	pages, err := strconv.ParseUint(string(first), 10, 48)
+	if err != nil {
+		return 0, fmt.Errorf("size of the interpreter: %w", err)
+	}
+	return pages*uint64(os.Getpagesize()) + uint64(l.memory), nil
+}
+
+func readAnswer(p *child.Process) (answer, error) {
+	var b [answerBytes]byte
+	if _, err := io.ReadFull(p.Channel, b[:]); err != nil {
+		return answer{}, err
+	}
+	return parseAnswer(b[:])
+}
+
+// Invoke implements runtime.Loaded.
+func (l *loaded) Invoke(inv *runtime.Invocation) runtime.Result {
+	deadline := inv.Deadline
+	if deadline.IsZero() {
+		deadline = time.Now().Add(l.f.Limit())
+	}
+	p, result := l.pool.Get(inv, deadline)
+	if p == nil {
+		return result
+	}
+	s := p.State.(*server)
+	p.Begin(inv, deadline)
+	var a answer
+	var err error
+	if s.handler {
+		a, err = l.call(p, s, inv, deadline)
+	} else {
+		a, err = l.run(p, s, inv)
+	}
+	if errors.Is(err, errChannel) {
+		p.Fail(runtime.Trap, err.Error())
+	}
+	result = p.End(err)
+	if result.Reason == runtime.Internal && errors.Is(err, io.EOF) {
+		result.Reason = runtime.Trap // it runs, and has closed its channel
+	}
+	reusable := err == nil && result.Reason == runtime.OK && a.flags&(flagLeft|flagRetire) == 0 && (s.handler || p.Requests < usesMax)
+	l.pool.Put(p, reusable)
+	if err != nil || result.Reason != runtime.OK {
+		return result
+	}
+	return l.result(s, a)
+}
+
+// result translates what the answer says.
+func (l *loaded) result(s *server, a answer) runtime.Result {
+	if a.kind == kindAnswered {
+		return runtime.Result{}
+	}
+	r := runtime.Result{Exit: a.status}
+	if !s.handler {
+		status := syscall.WaitStatus(a.status)
+		if r.Exit = int32(status.ExitStatus()); status.Signaled() {
+			r = child.Signalled(status.Signal())
+		}
+		if int64(min(a.number, 1<<40))<<10 >= l.memory && r.Exit != 0 {
+			a.flags |= flagMemory
+		}
+	}
+	switch {
+	case a.flags&flagMemory != 0:
+		return runtime.Result{Reason: runtime.Memory, Exit: r.Exit, Detail: "memory ended"}
+	case r.Exit != 0 && r.Reason == runtime.OK:
+		r.Reason = runtime.Exit
+	}
+	return r
+}
+
+// call is one request to a handler. An error says that the conversation with
+// the server did not go as it should: it is killed then, or was.
+func (l *loaded) call(p *child.Process, s *server, inv *runtime.Invocation, deadline time.Time) (answer, error) {
+	now := time.Now()
+	frame := appendHead(s.frame[:0])
+	frame = s.events.Append(frame, inv.Env, now)
+	text := len(frame) - requestBytes
+	if text > textMax {
+		return answer{}, fmt.Errorf("%w: an event of %d bytes", errChannel, text)
+	}
+	var flags uint32
+	if inv.More != nil {
+		flags |= flagStreamed
+	}
+	left := max(deadline.Sub(now).Milliseconds(), 0)
+	putHead(frame, flags, text, uint32(min(left, math.MaxUint32)), len(inv.Body))
+	frame = append(frame, inv.Body...)
+	s.frame = frame[:0]
+	if cap(s.frame) > 4*readBytes {
+		s.frame = nil
+	}
+	_, err := p.Channel.Write(frame)
+	if err == nil && inv.More != nil {
+		err = s.sendParts(p, inv)
+	}
+	if err != nil && !errors.Is(err, syscall.EPIPE) {
+		return answer{}, err
+	}
+	return s.receive(p, inv)
+}
+
+// sendParts sends what comes of the body. It ends with the process, which is the
+// only reader.
+func (s *server) sendParts(p *child.Process, inv *runtime.Invocation) error {
+	for {
+		n, err := inv.More.Read(s.out[partBytes:])
+		if n > 0 {
+			binary.LittleEndian.PutUint32(s.out, uint32(n))
+			if _, err := p.Channel.Write(s.out[:partBytes+n]); err != nil {
+				return err
+			}
+		}
+		if errors.Is(err, io.EOF) {
+			_, err = p.Channel.Write(make([]byte, partBytes))
+			return err
+		}
+		if err != nil {
+			p.Fail(runtime.Cancelled, err.Error())
+			return err
+		}
+	}
+}
+
+// receive gives a handler's answer on.
+func (s *server) receive(p *child.Process, inv *runtime.Invocation) (answer, error) {
+	got := 0
+	for got < answerBytes {
+		n, err := p.Channel.Read(s.out[got:])
+		if err != nil {
+			return answer{}, err
+		}
+		got += n
+	}
+	a, err := parseAnswer(s.out)
+	if err != nil {
+		return answer{}, err
+	}
+	rest := s.out[answerBytes:got]
+	switch {
+	case a.kind == kindFailed && len(rest) == 0:
+		return a, nil
+	case a.kind != kindAnswered:
+		return answer{}, fmt.Errorf("%w: an answer of kind %d", errChannel, a.kind)
+	}
+	for left := a.number; ; {
+		if uint64(len(rest)) > left {
+			return answer{}, fmt.Errorf("%w: an answer is longer than it says", errChannel)
+		}
+		if len(rest) > 0 {
+			if err := p.Write(inv, rest); err != nil {
+				return answer{}, err
+			}
+			left -= uint64(len(rest))
+		}
+		if left == 0 {
+			return a, nil
+		}
+		n, err := p.Channel.Read(s.out[:min(left, uint64(len(s.out)))])
+		if err != nil {
+			return answer{}, err
+		}
+		rest = s.out[:n]
+	}
+}
+
+// run is one request to a script. Errors: see call.
+func (l *loaded) run(p *child.Process, s *server, inv *runtime.Invocation) (answer, error) {
+	s.started = false
+	if inv.More != nil {
+		return l.runStream(p, s, inv)
+	}
+	if err := s.setBody(inv.Body); err != nil {
+		return answer{}, err
+	}
+	if err := s.send(p, inv, 0, -1); err != nil {
+		return answer{}, err
+	}
+	p.Slow(func() { s.pump(p, inv) })
+	return s.await(p, inv)
+}
+
+// runStream is run with a body of which the end has not come: standard input is a pipe.
+func (l *loaded) runStream(p *child.Process, s *server, inv *runtime.Invocation) (answer, error) {
+	read, write, err := os.Pipe()
+	if err != nil {
+		return answer{}, fmt.Errorf("pipe of the body: %w", err)
+	}
+	raw, err := read.SyscallConn()
+	if err == nil {
+		if e := raw.Control(func(n uintptr) {
+			_ = syscall.SetNonblock(int(n), false)
+			err = s.send(p, inv, flagStreamed, int(n))
+		}); e != nil {
+			err = e
+		}
+	}
+	_ = read.Close()
+	if err != nil {
+		_ = write.Close()
+		return answer{}, err
+	}
+	s.pumps.Go(func() { // ends when the child, the only reader, is gone, or the body is over or its reader fails
+		if err := child.PumpIn(write, inv); err != nil {
+			p.Fail(runtime.Cancelled, err.Error())
+		}
+		_ = write.Close()
+	})
+	s.pump(p, inv)
+	return s.await(p, inv)
+}
+
+// setBody puts the body into the file, at whose start the child begins to read.
+func (s *server) setBody(body []byte) error {
+	if len(body) < s.length {
+		if err := syscall.Ftruncate(s.body, int64(len(body))); err != nil {
+			return fmt.Errorf("body: %w", err)
+		}
+	}
+	for at := 0; at < len(body); {
+		n, err := syscall.Pwrite(s.body, body[at:], int64(at))
+		if err != nil && err != syscall.EINTR {
+			return fmt.Errorf("body: %w", err)
+		}
+		at += max(n, 0)
+	}
+	s.length = len(body)
+	return nil
+}
+
+// send sends a script its request, with a descriptor unless that is negative.
+func (s *server) send(p *child.Process, inv *runtime.Invocation, flags uint32, stdin int) error {
+	frame := appendVariables(appendHead(s.frame[:0]), inv.Env)
+	s.frame = frame[:0]
+	if len(frame)-requestBytes > textMax {
+		return fmt.Errorf("%w: %d bytes of variables", errChannel, len(frame))
+	}
+	putHead(frame, flags, len(frame)-requestBytes, 0, len(inv.Body))
+	if stdin >= 0 {
+		control := sys.PutRights(make([]byte, sys.RightsSpace(1)), []int32{int32(stdin)})
+		n, errno := sys.SendMsg(p.ChannelFD, [][]byte{frame}, control)
+		if errno != 0 {
+			return fmt.Errorf("send the request: %w", errno)
+		}
+		frame = frame[n:]
+	}
+	if len(frame) == 0 {
+		return nil
+	}
+	if _, err := p.Channel.Write(frame); err != nil {
+		return fmt.Errorf("send the request: %w", err)
+	}
+	return nil
+}
+
+// await waits for the end of the script and gives its output on.
+func (s *server) await(p *child.Process, inv *runtime.Invocation) (answer, error) {
+	a, err := readAnswer(p)
+	switch {
+	case err == nil && a.kind == kindNoFork:
+		err = fmt.Errorf("fork the interpreter: %w", syscall.Errno(a.status))
+	case err == nil && a.kind != kindEnded:
+		err = fmt.Errorf("%w: an answer of kind %d", errChannel, a.kind)
+	}
+	p.Slow(nil)
+	if s.started {
+		// Nobody writes any more: what is not read yet is in the pipe.
+		_ = p.Stdout.SetReadDeadline(time.Unix(1, 0))
+	}
+	s.pumps.Wait()
+	if s.started {
+		_ = p.Stdout.SetReadDeadline(time.Time{})
+	}
+	if err != nil {
+		return answer{}, err
+	}
+	return a, s.drain(p, inv)
+}
+
+// drain gives on what is left in the pipe of the output.
+func (s *server) drain(p *child.Process, inv *runtime.Invocation) error {
+	for {
+		n, errno := sys.Read(p.StdoutFD, s.out)
+		if errno == syscall.EAGAIN || errno == 0 && n == 0 {
+			return nil
+		}
+		if errno != 0 {
+			return fmt.Errorf("read the output: %w", errno)
+		}
+		if err := p.Write(inv, s.out[:n]); err != nil {
+			return err
+		}
+		if n < len(s.out) {
+			return nil // all writers are dead
+		}
+	}
+}
+
+// pump reads the output while the script runs. It is called by the watcher,
+// with the process's lock held, or before that could.
+func (s *server) pump(p *child.Process, inv *runtime.Invocation) {
+	s.started = true
+	s.pumps.Go(func() { // ends by the deadline that await sets, or with the process
+		_ = p.PumpOut(p.Stdout, inv) // a fault of it ends the process, which await sees
+	})
+}
