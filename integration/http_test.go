@@ -123,7 +123,7 @@ func scrape(t *testing.T, s *testenv.Server, series string) int {
 	return n
 }
 
-var statusLine = regexp.MustCompile(`HTTP/1\.1 \d{3} `)
+var answerBegin = regexp.MustCompile(`HTTP/1\.1 \d{3} `)
 
 // Every law of the parser through the product: as a connection's first request,
 // which the gateway parses, and as its second, which the worker does. The
@@ -174,7 +174,7 @@ func TestEveryLawOnBothSides(t *testing.T) {
 		}
 		refused[verdict] += 2
 		if !strings.HasPrefix(request, "HEAD ") && !strings.Contains(answers[0], `"reason":"`+verdict+`"`) ||
-			len(statusLine.FindAllString(answers[0], -1)) != 1 || !strings.Contains(answers[0], "\r\nConnection: close\r\n") {
+			len(answerBegin.FindAllString(answers[0], -1)) != 1 || !strings.Contains(answers[0], "\r\nConnection: close\r\n") {
 			t.Errorf("%s: the law says %s; the answer: %q", name, verdict, answers[0])
 		}
 	}
