@@ -8,7 +8,6 @@ import (
 	"sync"
 	"time"
 
-	gneterrors "github.com/panjf2000/gnet/v2/pkg/errors"
 	"github.com/panjf2000/gnet/v2/pkg/netpoll"
 
 	"baton/httpparse"
@@ -35,12 +34,11 @@ const (
 	mailMax = 4096
 )
 
-// The two errors that gnet's poller does not swallow make its Polling return.
-// They stand for why: errLeave, this goroutine is no longer the loop; errStop,
-// the loop ends.
+// What an event's handler returns to end turns: errLeave, this goroutine is no
+// longer the loop; errStop, the loop ends.
 var (
-	errLeave = gneterrors.ErrEngineShutdown
-	errStop  = gneterrors.ErrAcceptSocket
+	errLeave = errors.New("another goroutine is the loop")
+	errStop  = errors.New("the loop stops")
 )
 
 var errMailboxFull = errors.New("the event loop does not answer: its mailbox is full")
@@ -60,6 +58,7 @@ type loop struct {
 	name     string
 	log      *slog.Logger
 	poller   *netpoll.Poller
+	epfd     int // the poller's set; borrowed: see turns
 	wakefd   int // eventfd: mail, finished invocations, end of turn
 	tickfd   int // timerfd
 	role     role
@@ -133,6 +132,10 @@ func (l *loop) open(name string, log *slog.Logger) (err error) {
 	if l.poller, err = netpoll.OpenPoller(); err != nil {
 		return fmt.Errorf("open poller of loop %s: %w", name, err)
 	}
+	if l.epfd, err = epollOf(l.poller); err != nil {
+		l.closeDescriptors()
+		return fmt.Errorf("loop %s: %w", name, err)
+	}
 	if l.wakefd, err = sys.Eventfd(); err != nil {
 		l.closeDescriptors()
 		return fmt.Errorf("wake-up of loop %s: %w", name, err)
@@ -187,7 +190,7 @@ func (l *loop) unwatch(fd int) {
 // run is the loop's goroutine: it turns until stop. A goroutine that was
 // promoted away while a function ran on it returns, and another is the loop.
 func (l *loop) run() {
-	err := l.poller.Polling(l.onEvent)
+	err := l.turns()
 	switch {
 	case errors.Is(err, errLeave):
 		return
@@ -250,7 +253,7 @@ func (l *loop) stop() {
 }
 
 // onEvent is called by the poller for each ready descriptor. It returns errLeave
-// or errStop to end Polling.
+// or errStop to end turns.
 func (l *loop) onEvent(fd int, mask netpoll.IOEvent, _ netpoll.IOFlags) error {
 	if fd < len(l.conns) {
 		if c := l.conns[fd]; c != nil {
