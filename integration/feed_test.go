@@ -79,6 +79,15 @@ func TestBadRowLeavesTheOldServing(t *testing.T) {
 		t.Fatal(err)
 	}
 	want(t, r, 200, "pong")
+	testenv.Until(t, "the log reports it", func() bool {
+		return strings.Contains(s.Log(), "its previous version serves") && strings.Contains(s.Log(), "handlr")
+	})
+	api, err := testenv.Do(s.Addr, "GET /system/functions HTTP/1.1\r\nHost: t\r\nAuthorization: Bearer "+s.Token(t)+"\r\n\r\n")
+	if err != nil {
+		t.Fatal(err)
+	}
+	want(t, api, 200, `"state":"stale"`)
+	want(t, api, 200, "handlr")
 }
 
 func TestSchemaChangeReloads(t *testing.T) {

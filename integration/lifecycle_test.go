@@ -7,6 +7,10 @@ import (
 	"io"
 	"net"
 	"os"
+	"os/exec"
+	"path/filepath"
+	goruntime "runtime"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -294,18 +298,109 @@ func TestControlRequestComesBack(t *testing.T) {
 	want(t, denied.Response(t), 401, "")
 }
 
+// /readyz says yes while a worker is ready, and at no other time; /healthz always.
 func TestHealth(t *testing.T) {
 	t.Parallel()
 	s := testenv.Start(t, testenv.Options{Workers: 1})
-	for _, path := range []string{"/healthz", "/readyz"} {
+	says := func(path string, status int) bool {
 		r, err := testenv.Get(s.Addr, path)
-		if err != nil || r.Status != 200 {
-			t.Errorf("%s: %d, %v", path, r.Status, err)
+		return err == nil && r.Status == status
+	}
+	for _, path := range []string{"/healthz", "/readyz"} {
+		if !says(path, 200) {
+			t.Errorf("%s: not 200", path)
+		}
+	}
+	testenv.Until(t, "/readyz says no when the only worker is gone", func() bool {
+		for _, pid := range s.Workers() {
+			_ = syscall.Kill(pid, syscall.SIGKILL) // it may just have ended
+		}
+		return says("/readyz", 503)
+	})
+	if !says("/healthz", 200) {
+		t.Error("/healthz: not 200 without a worker")
+	}
+	testenv.Until(t, "/readyz says yes again", func() bool { return says("/readyz", 200) })
+}
+
+// accept(2) finds no descriptor: the gateway goes on, and serves who waits as
+// soon as there are some again.
+func TestDescriptorExhaustionAtAccept(t *testing.T) {
+	t.Parallel()
+	testenv.Need(t, "prlimit")
+	s := testenv.Start(t, testenv.Options{Workers: 1})
+	limit := func(n string) {
+		t.Helper()
+		if out, err := exec.Command("prlimit", "--pid", strconv.Itoa(s.Pid), "--nofile="+n+":").CombinedOutput(); err != nil {
+			t.Fatalf("prlimit: %v: %s", err, out)
+		}
+	}
+	// The limit is one of numbers, which have gaps: as many as leave 5 free ones.
+	few := 0
+	for free := 0; free < 5; few++ {
+		if _, err := os.Lstat(fmt.Sprintf("/proc/%d/fd/%d", s.Pid, few)); err != nil {
+			free++
+		}
+	}
+	start := time.Now()
+	limit(strconv.Itoa(few))
+	conns := make([]*testenv.Conn, 60)
+	for i := range conns {
+		conns[i] = testenv.Dial(t, s.Addr)
+		conns[i].Send(t, get("/ping"))
+	}
+	testenv.Until(t, "the log names the error", func() bool { return strings.Contains(s.Log(), "no new connection can be accepted") })
+	if s.Ended() {
+		t.Fatal("the gateway has ended")
+	}
+	// It is tried again at every tick, and said now and then.
+	testenv.Dial(t, s.Addr).WantSilence(t, 500*time.Millisecond)
+	limit(strconv.Itoa(few + 1000))
+	for _, c := range conns {
+		want(t, c.Response(t), 200, "pong")
+	}
+	testenv.Until(t, "the control plane answers", func() bool { _, ok := statusOf(t, s); return ok })
+	most := goruntime.NumCPU() * (1 + int(time.Since(start)/(10*time.Second)))
+	if n := strings.Count(s.Log(), "no new connection can be accepted"); n > most {
+		t.Errorf("the log has the error %d times in %v, want %d at most", n, time.Since(start), most)
+	}
+}
+
+// The limit on open files is raised as far as it goes, in every process.
+func TestOpenFilesLimit(t *testing.T) {
+	t.Parallel()
+	data := initialised(t, filepath.Join(t.TempDir(), "data"))
+	addr := testenv.FreeAddr(t)
+	cmd := exec.Command("sh", "-c", `ulimit -Sn 256; exec "$0" serve --data "$1" --listen "$2" --workers 1`, testenv.Binary(t), data, addr)
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		_ = cmd.Process.Signal(syscall.SIGTERM)
+		if err := cmd.Wait(); err != nil {
+			t.Errorf("the server ended: %v", err)
+		}
+	}()
+	s := &testenv.Server{Addr: addr, Data: data, Pid: cmd.Process.Pid}
+	testenv.Until(t, "the server serves", func() bool {
+		r, err := testenv.Get(addr, "/readyz")
+		return err == nil && r.Status == 200
+	})
+	for _, pid := range append(s.Workers(), s.Pid) {
+		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/limits", pid))
+		if err != nil {
+			t.Error(err)
+			continue
+		}
+		_, line, _ := strings.Cut(string(text), "Max open files")
+		if f := strings.Fields(line); len(f) < 2 || f[0] != f[1] {
+			t.Errorf("process %d: soft and hard limit are %v", pid, f[:min(len(f), 2)])
 		}
 	}
 }
 
-// Descriptor exhaustion at accept does not stop the gateway.
+// More connections than there may be: those above are refused, and the others
+// served.
 func TestDescriptorExhaustion(t *testing.T) {
 	t.Parallel()
 	s := testenv.Start(t, testenv.Options{Workers: 1, Env: []string{"BATON_CONNECTIONS=50"}})

@@ -11,6 +11,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"baton/internal/testenv"
 )
@@ -60,6 +61,7 @@ func TestSystemCallsPerRequest(t *testing.T) {
 		testenv.NeedFeature(t, "ptrace of a child", false, errors.New(strings.TrimSpace(attached)))
 	}
 	const requests = 200
+	start := time.Now()
 	round(requests)
 	if err := trace.Process.Signal(syscall.SIGINT); err != nil {
 		t.Fatal(err)
@@ -79,14 +81,17 @@ func TestSystemCallsPerRequest(t *testing.T) {
 		}
 	}
 	total := requests * len(conns)
+	// What comes with time and not with requests: ticks, and metrics with their
+	// reading of /proc, some 20 reads a second.
+	idle := int(time.Since(start).Seconds()*30) + 30
 	t.Logf("%d requests: %v", total, counts)
 	for _, name := range []string{"read", "write"} {
-		if n := counts[name]; n < total*9/10 || n > total*12/10 {
+		if n := counts[name]; n < total*9/10 || n > total*11/10+idle {
 			t.Errorf("%d %s(2) for %d requests, want about one each", n, name, total)
 		}
 	}
 	// Twice a second a metrics datagram, and perhaps a connection given back.
-	if n := counts["sendmsg"] + counts["sendto"]; n > total/20 {
+	if n := counts["sendmsg"] + counts["sendto"]; n > total/50+idle {
 		t.Errorf("%d messages sent during %d requests", n, total)
 	}
 }

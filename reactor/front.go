@@ -25,6 +25,10 @@ const (
 	// of new ones cannot starve those that are open.
 	acceptBatch = 64
 
+	// acceptComplaint is how often a loop logs that it cannot accept: it tries
+	// again every tick.
+	acceptComplaint = 10 * time.Second
+
 	// listenBacklog is what listen(2) is asked for; net.core.somaxconn caps it.
 	listenBacklog = 4096
 
@@ -117,6 +121,8 @@ type frontLoop struct {
 	gatewayLoop
 	listener fd.FD
 	paused   bool // accept(2) found no descriptor: not tried until the next tick
+
+	complainAt int64 // loop clock: not logged before; see acceptComplaint
 }
 
 // NewFront binds the port and starts the loops. Nothing is accepted before
@@ -377,7 +383,10 @@ func (l *frontLoop) accept(most int) error {
 			// EMFILE, ENFILE, ENOBUFS, ENOMEM: no resource for one more. It
 			// stays in the backlog, readable, so stop looking until the tick.
 			l.counters.AcceptErrors.Add(1)
-			l.log.Warn("no new connection can be accepted", "err", errno)
+			if l.now >= l.complainAt {
+				l.complainAt = l.now + int64(acceptComplaint)
+				l.log.Warn("no new connection can be accepted", "err", errno)
+			}
 			if _, watched := l.sources[listener]; watched {
 				l.unwatch(listener)
 				l.paused = true
