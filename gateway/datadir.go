@@ -26,6 +26,9 @@ const (
 	logsName     = "logs"
 )
 
+// lockPatience is how long a lock is waited for whose holder is gone.
+const lockPatience = 2 * time.Second
+
 // ownerBytesMax bounds what is read of a lock or pid file: two decimal numbers
 // and a line end.
 const ownerBytesMax = 64
@@ -46,11 +49,16 @@ func Self() (Owner, error) {
 	return Owner{PID: pid, Start: start}, err
 }
 
-// Alive says whether the process still runs: the pid exists and started when
-// Start says.
+// Alive says whether the process still runs: the pid exists, started when Start
+// says, and is not only waiting to be reaped.
 func (o Owner) Alive() bool {
-	start, err := startOf(o.PID)
-	return err == nil && start == o.Start
+	b, err := os.ReadFile("/proc/" + strconv.Itoa(o.PID) + "/stat")
+	if err != nil {
+		return false
+	}
+	start, ok := parseStart(b)
+	i := bytes.LastIndexByte(b, ')')
+	return ok && start == o.Start && b[i+2] != 'Z' && b[i+2] != 'X'
 }
 
 // Since is when the process started, in wall time, or the zero time when that
@@ -244,13 +252,7 @@ func (d *dataDir) takeLock() error {
 	if err != nil {
 		return fmt.Errorf("data directory: %w", err)
 	}
-	for {
-		err = flock(f)
-		if !errors.Is(err, syscall.EINTR) {
-			break
-		}
-	}
-	if err != nil {
+	if err = lockFile(f, path); err != nil {
 		defer f.Close()
 		if !errors.Is(err, syscall.EWOULDBLOCK) {
 			return fmt.Errorf("data directory: lock %s: %w", path, err)
@@ -274,18 +276,47 @@ func (d *dataDir) takeLock() error {
 	return nil
 }
 
-// flock locks without waiting. Through the raw connection: File.Fd would make
-// the descriptor blocking.
-func flock(f *os.File) error {
+// lockFile locks f. A holder whose process is gone is waited for, up to
+// lockPatience: what it had just forked has its descriptors until exec(2), and a
+// killed server's successor starts at once all the same.
+func lockFile(f *os.File, path string) error {
+	limit := time.NewTimer(lockPatience)
+	defer limit.Stop()
+	again := time.NewTicker(10 * time.Millisecond)
+	defer again.Stop()
+	for {
+		err := flock(f)
+		if errors.Is(err, syscall.EINTR) {
+			continue
+		}
+		if by, e := readOwner(path); err == nil || !errors.Is(err, syscall.EWOULDBLOCK) || e == nil && by.Alive() {
+			return err
+		}
+		select {
+		case <-again.C:
+		case <-limit.C:
+			return err
+		}
+	}
+}
+
+// flock locks without waiting.
+func flock(f *os.File) error { return flockHow(f, syscall.LOCK_EX|syscall.LOCK_NB) }
+
+func unlock(f *os.File) error { return flockHow(f, syscall.LOCK_UN) }
+
+// flockHow goes through the raw connection: File.Fd would make the descriptor
+// blocking.
+func flockHow(f *os.File, how int) error {
 	raw, err := f.SyscallConn()
 	if err != nil {
 		return err
 	}
-	var locked error
-	if err := raw.Control(func(n uintptr) { locked = syscall.Flock(int(n), syscall.LOCK_EX|syscall.LOCK_NB) }); err != nil {
+	var done error
+	if err := raw.Control(func(n uintptr) { done = syscall.Flock(int(n), how) }); err != nil {
 		return err
 	}
-	return locked
+	return done
 }
 
 func (d *dataDir) newRun() error {
@@ -307,7 +338,8 @@ func (d *dataDir) newRun() error {
 // the lock is free no other process may find a socket of ours or make its own.
 func (d *dataDir) close() error {
 	err := os.RemoveAll(d.run())
-	return errors.Join(err, d.lock.Close())
+	// Not by closing alone: a child that was just forked has the descriptor too.
+	return errors.Join(err, unlock(d.lock), d.lock.Close())
 }
 
 // Hold keeps servers off a data directory, as a server does, until release. It

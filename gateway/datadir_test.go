@@ -8,9 +8,13 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	goruntime "runtime"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
+
+	"baton/internal/testenv"
 )
 
 // newData is a data directory as `baton init` leaves it, as far as possession
@@ -69,6 +73,45 @@ func TestDataDirIsHeldOnce(t *testing.T) {
 	}
 }
 
+// What a server had just forked when it was killed has its descriptors until it
+// executes its program: the lock is waited for. It is not when its holder lives.
+func TestDataDirOfADeadProcessWithAChild(t *testing.T) {
+	t.Parallel()
+	data := newData(t)
+	dead := exec.Command("true")
+	if err := dead.Start(); err != nil {
+		t.Fatal(err)
+	}
+	start, err := startOf(dead.Process.Pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	owner := Owner{dead.Process.Pid, start}
+	testenv.Until(t, "a process that is not reaped does not count", func() bool { return !owner.Alive() })
+	lock, err := os.OpenFile(filepath.Join(data, lockName), os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer lock.Close()
+	if _, err := lock.Write(owner.line()); err != nil {
+		t.Fatal(err)
+	}
+	if err := flock(lock); err != nil {
+		t.Fatal(err)
+	}
+	time.AfterFunc(50*time.Millisecond, func() { _ = unlock(lock) })
+	d, err := openDataDir(data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := d.close(); err != nil {
+		t.Error(err)
+	}
+	if err := dead.Wait(); err != nil {
+		t.Error(err)
+	}
+}
+
 // A process that dies gives the lock up, whatever it leaves lying about.
 func TestDataDirOfADeadProcess(t *testing.T) {
 	t.Parallel()
@@ -121,12 +164,14 @@ func TestDataDirOfADeadProcess(t *testing.T) {
 
 // fakeHolder holds a data directory until its standard input ends.
 func fakeHolder(data string) {
-	if _, err := openDataDir(data); err != nil {
+	d, err := openDataDir(data)
+	if err != nil {
 		fmt.Println(err)
 		os.Exit(1)
 	}
 	fmt.Println("held")
 	_, _ = os.Stdin.Read(make([]byte, 1))
+	goruntime.KeepAlive(d)
 	os.Exit(0)
 }
 

@@ -17,6 +17,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"baton/control"
 	"baton/internal/sys"
@@ -79,7 +80,7 @@ func madeData(t *testing.T) (string, *sqlite.DB) {
 
 func config(data string, workerArgs ...string) Config {
 	return Config{
-		Listen: netip.MustParseAddrPort("127.0.0.1:0"), Data: data, Workers: 2, Loops: 1, ConnsMax: 100, Version: "test",
+		Listen: netip.MustParseAddrPort("127.0.0.1:0"), Data: data, Workers: 2, Loops: 1, ConnsMax: 100, Version: "test", Drain: time.Minute,
 		Worker:   append([]string{"/proc/self/exe", fakeWorkerName}, workerArgs...),
 		Preparer: preparerFunc(func(context.Context, Artifact) error { return nil }),
 	}

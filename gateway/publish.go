@@ -416,7 +416,9 @@ func (p *publisher) run(ctx context.Context) {
 		case done := <-p.prepared:
 			p.onPrepared(done, time.Now())
 		case <-timer.C:
-			p.onTime(time.Now())
+			now := time.Now()
+			p.take(now) // a confirmation that is there already is not late
+			p.onTime(now)
 		}
 	}
 }

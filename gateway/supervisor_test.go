@@ -365,13 +365,14 @@ func TestWorkerThatMisbehavesIsReplaced(t *testing.T) {
 func TestTableGoesOutThoughAWorkerHangs(t *testing.T) {
 	t.Parallel()
 	once := "once=" + filepath.Join(t.TempDir(), "once")
-	b := newSuperBench(t, supervisorConfig{workers: 2}, 300*time.Millisecond, once, "deaf")
+	// The other one must confirm in time, on any machine.
+	b := newSuperBench(t, supervisorConfig{workers: 2}, 5*time.Second, once, "deaf")
 	b.allReady()
 	b.put("GET:/x", row1("y", "import/m.wasm"))
 	b.settled()
 	b.want("GET:/x", "y")
 	testenv.Until(t, "the hung worker is replaced", func() bool {
-		return b.keepers[0].restarts.Load()+b.keepers[1].restarts.Load() == 1
+		return b.keepers[0].restarts.Load()+b.keepers[1].restarts.Load() >= 1
 	})
 	b.allReady()
 	b.put("GET:/x", row1("z", "import/m.wasm"))

@@ -41,7 +41,7 @@ func stop(t testing.TB, pids ...int) (goOn func()) {
 // of all of them.
 func TestChaosPauses(t *testing.T) {
 	t.Parallel()
-	s := testenv.Start(t, testenv.Options{Workers: 2, Args: []string{"--stall", "2s"}})
+	s := testenv.Start(t, testenv.Options{Workers: 2, Args: []string{"--stall", "4s"}})
 	before := workersOf(t, s)
 	var pids []int
 	for pid := range before {
@@ -53,8 +53,8 @@ func TestChaosPauses(t *testing.T) {
 		pause  time.Duration
 	}{
 		{"workers, below stall", pids, 700 * time.Millisecond},
-		{"gateway, above stall", []int{s.Pid}, 2500 * time.Millisecond},
-		{"all, above stall", append([]int{s.Pid}, pids...), 2500 * time.Millisecond},
+		{"gateway, above stall", []int{s.Pid}, 4500 * time.Millisecond},
+		{"all, above stall", append([]int{s.Pid}, pids...), 4500 * time.Millisecond},
 	} {
 		held := testenv.Dial(t, s.Addr)
 		held.Send(t, get("/ping"))
@@ -82,7 +82,7 @@ func TestChaosPauses(t *testing.T) {
 // had and had not read yet is served by their successors.
 func TestChaosAllWorkersStall(t *testing.T) {
 	t.Parallel()
-	s := testenv.Start(t, testenv.Options{Workers: 2, Args: []string{"--stall", "1s"}})
+	s := testenv.Start(t, testenv.Options{Workers: 2, Args: []string{"--stall", "3s"}})
 	for pid := range workersOf(t, s) {
 		stop(t, pid)
 	}

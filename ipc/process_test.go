@@ -480,7 +480,7 @@ func TestAConnectionIsServedByAnotherProcess(t *testing.T) {
 // childServe answers every line with the client's address in front of it, and
 // ends a connection after two.
 func childServe() error {
-	const patience = 10 * time.Second
+	const patience = time.Minute
 	wait := func(n int) error { return sys.WaitReadable(n, patience) }
 	if err := wait(3); err != nil {
 		return err

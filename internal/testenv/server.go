@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"net"
 	"os"
@@ -37,7 +38,8 @@ type Server struct {
 	binary string
 	cmd    *exec.Cmd
 	log    *logBuffer
-	done   chan struct{} // closed when the process is reaped
+	done   chan struct{} // closed when the process is reaped, and has said all it had to say: see Launch
+	said   chan struct{} // closed when nobody has its output open any more
 	err    error         // how it ended; read after done
 }
 
@@ -53,7 +55,7 @@ func Start(t testing.TB, o Options) *Server {
 // Launch is Start without the waiting: for servers that must not become ready.
 func Launch(t testing.TB, o Options) *Server {
 	t.Helper()
-	s := &Server{Addr: o.Listen, Data: o.Data, binary: Binary(t), log: &logBuffer{}, done: make(chan struct{})}
+	s := &Server{Addr: o.Listen, Data: o.Data, binary: Binary(t), log: &logBuffer{}, done: make(chan struct{}), said: make(chan struct{})}
 	if s.Data == "" {
 		s.Data = filepath.Join(t.TempDir(), "data")
 		if output, err := exec.Command(s.binary, "init", "--data", s.Data).CombinedOutput(); err != nil {
@@ -72,20 +74,40 @@ func Launch(t testing.TB, o Options) *Server {
 	}
 	s.cmd = exec.Command(s.binary, append(args, o.Args...)...)
 	s.cmd.Env = append(os.Environ(), o.Env...)
-	s.cmd.Stdout, s.cmd.Stderr = s.log, s.log
+	// A pipe of our own: os/exec's Wait would wait for the workers of a killed
+	// gateway, which live on and have it too.
+	output, theirs, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.cmd.Stdout, s.cmd.Stderr = theirs, theirs
 	// A group of its own: what stops the test does not stop it twice. When the
 	// test process dies, the kernel stops it.
 	s.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
-	if err := starter().start(s.cmd); err != nil {
+	err = starter().start(s.cmd)
+	_ = theirs.Close()
+	if err != nil {
+		_ = output.Close()
 		t.Fatalf("start baton serve: %v", err)
 	}
 	s.Pid = s.cmd.Process.Pid
+	go func() { // ends when the last process ends that has the output; the cleanup waits for it
+		_, _ = io.Copy(s.log, output)
+		_ = output.Close()
+		close(s.said)
+	}()
 	go func() { // ends with the process; Stop waits for it
 		s.err = s.cmd.Wait()
+		if s.cmd.ProcessState.Exited() {
+			<-s.said // by itself: its workers are gone, and what it said is here
+		}
 		close(s.done)
 	}()
 	t.Cleanup(func() {
 		s.Stop(t)
+		if !poll(Patience(), func() bool { return closed(s.said) }) {
+			t.Errorf("baton serve, pid %d, has ended, and processes that it started have not", s.Pid)
+		}
 		if t.Failed() {
 			t.Logf("log of baton serve, pid %d:\n%s", s.Pid, s.Log())
 		}
@@ -112,9 +134,11 @@ func (s *Server) AwaitReady(t testing.TB) {
 }
 
 // Ended tells whether the gateway is gone and reaped.
-func (s *Server) Ended() bool {
+func (s *Server) Ended() bool { return closed(s.done) }
+
+func closed(c <-chan struct{}) bool {
 	select {
-	case <-s.done:
+	case <-c:
 		return true
 	default:
 		return false
@@ -257,7 +281,7 @@ func (s *processStarter) start(cmd *exec.Cmd) error {
 // logBytesMax bounds what is kept of a server's output; the rest is dropped.
 const logBytesMax = 4 << 20
 
-// logBuffer collects output. It is written by the goroutine of os/exec.
+// logBuffer collects output. It is written by a goroutine of Launch.
 type logBuffer struct {
 	mu  sync.Mutex
 	buf bytes.Buffer // guarded by mu
