@@ -4,6 +4,7 @@ package reactor
 
 import (
 	goruntime "runtime"
+	"strings"
 	"syscall"
 	"testing"
 
@@ -98,5 +99,59 @@ func TestIdleConnectionsAreCheap(t *testing.T) {
 	t.Logf("%d idle connections: %d bytes of heap each at the gateway, %d at the worker and the gateway together", conns, atGateway, atWorker)
 	if atGateway > idleHeapMax || atWorker > idleHeapMax {
 		t.Errorf("want at most %d", idleHeapMax)
+	}
+}
+
+// A client gets the memory for the body that it sends, not for the one that it
+// announces.
+func TestAnnouncedBodiesAreCheap(t *testing.T) {
+	// Of these bytes a call, with its head and its fields, is the greater part.
+	const conns, most = 200, 24 << 10
+	p := newPairWith(t, pairOptions{conns: conns + 1, connsMax: conns + 1})
+	heap := func() int {
+		var m goruntime.MemStats
+		goruntime.GC()
+		goruntime.ReadMemStats(&m)
+		return int(m.HeapAlloc)
+	}
+	clients := make([]*testenv.Conn, conns)
+	for i := range clients {
+		clients[i] = p.connect(t, true)
+	}
+	before := heap()
+	body := strings.Repeat("x", bodyBufferMax)
+	head := strings.TrimSuffix(post("/sink", body), body)
+	for _, c := range clients {
+		c.Send(t, head)
+	}
+	waiting := func(have int) {
+		t.Helper()
+		testenv.Until(t, "all wait for the rest", func() bool {
+			n := 0
+			_ = p.backs[0].back.ask(func() {
+				for _, c := range p.backs[0].back.conns {
+					if c != nil && c.phase == phaseBody && len(c.in) == len(head)+have {
+						n++
+					}
+				}
+			})
+			return n == conns
+		})
+	}
+	waiting(0)
+	if n := (heap() - before) / conns; n > most {
+		t.Errorf("%d bytes for each body of which nothing has come", n)
+	}
+	for have := 0; have < len(body); {
+		n := min(10_000, len(body)-have)
+		for _, c := range clients {
+			c.Send(t, body[have:have+n])
+		}
+		if have += n; have < len(body) {
+			waiting(have)
+		}
+	}
+	for _, c := range clients {
+		want(t, c.Response(t), 200, "[65536]")
 	}
 }

@@ -33,6 +33,9 @@ const (
 	// at most this many slices on the loop, some 64 ms.
 	heartbeatRequests = 64
 
+	// bodyGrowBytes is the room that a body which has not come begins with.
+	bodyGrowBytes = 4 << 10
+
 	// bodyReadMax bounds what one event reads of one body, so that a fast
 	// upload cannot hold the loop.
 	bodyReadMax = 256 << 10
@@ -157,7 +160,7 @@ func (b *Back) startBody(c *conn, k *call, p []byte, n int) step {
 		k.run.body, k.run.chunks = nil, httpparse.Chunks{}
 	} else {
 		c.bodyNeed = n + int(k.req.ContentLength)
-		c.in = append(make([]byte, 0, c.bodyNeed), p...)
+		c.in = append(make([]byte, 0, min(c.bodyNeed, len(p)+bodyGrowBytes)), p...)
 	}
 	k.run.headLen = n
 	k.reparse(c.in[:n])
@@ -207,7 +210,12 @@ func (b *Back) onBodyRead(c *conn) error {
 	for read < bodyReadMax {
 		to := b.scratch.in
 		if c.bodyNeed > 0 {
-			to = c.in[len(c.in):c.bodyNeed]
+			if len(c.in) == cap(c.in) {
+				// A client gets the room that it fills, not what it announces. The
+				// head's views stay with the old storage.
+				c.in = append(make([]byte, 0, min(c.bodyNeed, 2*len(c.in))), c.in...)
+			}
+			to = c.in[len(c.in):min(cap(c.in), c.bodyNeed)]
 		}
 		n, errno := sys.Read(c.fd, to)
 		if errno == syscall.EAGAIN {
