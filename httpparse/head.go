@@ -397,7 +397,7 @@ func (r *Request) parseRequestLine(b []byte, first int) (end int, why Reason) {
 	i++
 	if len(b)-i >= len("HTTP/1.1\r\n") && load(b, i) == wordHTTP11 && b[i+8] == '\r' && b[i+9] == '\n' {
 		r.Minor = 1
-		return i + len("HTTP/1.1\r\n"), ReasonNone
+		return r.endRequestLine(i + len("HTTP/1.1\r\n"))
 	}
 	n, why := r.parseVersion(b[i:])
 	if n == 0 {
@@ -406,7 +406,17 @@ func (r *Request) parseRequestLine(b []byte, first int) (end int, why Reason) {
 		}
 		return 0, why
 	}
-	return i + n, ReasonNone
+	return r.endRequestLine(i + n)
+}
+
+// endRequestLine judges the form of the target, behind the version: another
+// major version has forms of its own, and its preface is to be told so (RFC
+// 9113 section 3.4: "PRI * HTTP/2.0").
+func (r *Request) endRequestLine(n int) (end int, why Reason) {
+	if r.Form == AsteriskForm && string(r.Method) != "OPTIONS" {
+		return 0, ReasonAsteriskForm
+	}
+	return n, ReasonNone
 }
 
 // parseVersion reads the version and the CRLF that end the request line.

@@ -173,9 +173,6 @@ func (h *head) targetStart(c byte) Reason {
 			if c != ' ' {
 				return oracleTargetEnd(c)
 			}
-			if h.method != "OPTIONS" {
-				return ReasonAsteriskForm
-			}
 			h.form = AsteriskForm
 			return h.targetEnd()
 		}
@@ -339,6 +336,9 @@ func (h *head) inVersion(c byte) Reason {
 	}
 	if t[7] == '0' {
 		h.minor = 0
+	}
+	if h.form == AsteriskForm && h.method != "OPTIONS" {
+		return ReasonAsteriskForm
 	}
 	h.inRequest = false
 	h.state = h.lineStart

@@ -108,8 +108,6 @@ func (r *Request) parseOtherForm(b []byte, start int) (end int, why Reason) {
 			return 0, ReasonNone
 		case b[start+1] != ' ':
 			return 0, reasonOfTarget(b[start+1])
-		case string(r.Method) != "OPTIONS":
-			return 0, ReasonAsteriskForm
 		}
 		r.Form = AsteriskForm
 		return start + 1, ReasonNone
