@@ -5,6 +5,7 @@
 
 GO ?= go
 FUZZTIME ?= 10s
+PARSER_FUZZTIME ?= 60s
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := build
 
@@ -77,8 +78,8 @@ test: build ## install what the tests need, then unit, fuzz seeds, integration, 
 race: $(DEMO) ## the tests with the race detector only
 	@$(GO) run ./internal/tools/testsum -skips scripts/skips -- $(RACE)
 
-fuzz: $(DEMO) ## every fuzz target for FUZZTIME (10s)
-	@scripts/fuzz $(GO) $(FUZZTIME)
+fuzz: $(DEMO) ## every fuzz target for FUZZTIME (10s), the parser's for PARSER_FUZZTIME (60s)
+	@scripts/fuzz $(GO) $(FUZZTIME) $(PARSER_FUZZTIME)
 
 golden: $(DEMO) ## rewrite the expected outputs in testdata; read the diff as code
 	@BATON_GOLDEN=1 $(GO) test -count=1 -run 'Script|Golden' ./...

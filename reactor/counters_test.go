@@ -36,6 +36,7 @@ func TestCountersOfAllProcesses(t *testing.T) {
 	for _, test := range []struct{ counter, request string }{
 		{"refused_missing_host", "GET / HTTP/1.1\r\n\r\n"},
 		{"refused_bad_chunk_size", chunked + "x\r\n"},
+		{"refused_body_too_large", "POST /echo HTTP/1.1\r\nHost: t\r\nContent-Length: 1000001\r\n\r\n"},
 		{"not_found", "GET /nowhere HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n"},
 		{"method_not_allowed", strings.Replace(post("/get", ""), "\r\n\r\n", "\r\nConnection: close\r\n\r\n", 1)},
 	} {

@@ -125,6 +125,7 @@ func (l *loop) decideNotFound(k *call) verdict {
 // in flight is only looked at here; the worker that runs the request enters it.
 func (l *loop) decidePolicies(k *call) verdict {
 	if k.req.ContentLength > k.fn.MaxBody {
+		l.counters.Refused[httpparse.ReasonBodyTooLarge].Add(1)
 		k.answer = answer{status: 413, reason: reasonBodyTooLarge, text: "the body is larger than this function's max_body"}
 		return verdictAnswer
 	}
