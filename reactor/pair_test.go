@@ -252,7 +252,6 @@ func (p *pair) startBack(id int) {
 // settle waits until the loops have handled everything that had arrived when
 // it was called.
 func (p *pair) settle() {
-	p.t.Helper()
 	for range 2 { // a donation is sent at the end of a turn
 		for _, l := range p.front.loops {
 			_ = l.ask(func() {})
