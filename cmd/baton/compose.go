@@ -34,7 +34,7 @@ func (c *commands) prepare(ctx context.Context, cache string, args []string) err
 	if cache == "" || len(args) != 1 {
 		return usageError{errors.New("want --cache DIR and one module")}
 	}
-	_, err := wasm.Prepare(ctx, args[0], cache)
+	_, err := wasm.PrepareAlone(ctx, args[0], cache, wasm.PrepareMemoryMax)
 	var refused *wasm.RefusedError
 	if errors.As(err, &refused) {
 		return &exitError{exitRefused, err}

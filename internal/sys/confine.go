@@ -11,6 +11,7 @@ const (
 	RlimitAS       = unix.RLIMIT_AS
 	RlimitCore     = unix.RLIMIT_CORE
 	RlimitCPU      = unix.RLIMIT_CPU
+	RlimitData     = unix.RLIMIT_DATA
 	RlimitFsize    = unix.RLIMIT_FSIZE
 	RlimitMemlock  = unix.RLIMIT_MEMLOCK
 	RlimitMsgqueue = unix.RLIMIT_MSGQUEUE

@@ -22,6 +22,9 @@ var built struct {
 }
 
 func TestMain(m *testing.M) {
+	if arguments := os.Getenv(aloneVariable); arguments != "" {
+		os.Exit(prepareAlone(arguments))
+	}
 	dir, err := os.MkdirTemp("", "baton-wasm-test-")
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)

@@ -32,7 +32,7 @@ func redirected() []string {
 
 func split() []string {
 	return []string{"fd_read", "fd_write", "fd_close", "fd_fdstat_get", "fd_fdstat_set_flags", "fd_filestat_get",
-		"fd_seek", "fd_tell", "fd_pread", "fd_pwrite", "fd_renumber", "fd_readdir", "path_open"}
+		"fd_seek", "fd_tell", "fd_pread", "fd_pwrite", "fd_renumber", "fd_readdir", "path_open", "sock_shutdown"}
 }
 
 // Errors of WASI preview 1. Source: its witx, typename errno.
@@ -42,6 +42,7 @@ const (
 	errnoFault   = 21
 	errnoInval   = 28
 	errnoIO      = 29
+	errnoNotsock = 57
 	errnoNotsup  = 58
 	errnoSpipe   = 70
 )
@@ -99,6 +100,7 @@ func hostFunctions() []hostFunction {
 			in.touchFiles()
 			return in.stream(s[0], errnoBadf)
 		})},
+		{"sock_shutdown", "ii", "i", errno(func(in *instance, s []uint64) uint32 { return in.stream(s[0], errnoNotsock) })},
 		{"path_open", "iiiiiIIii", "i", errno(func(in *instance, _ []uint64) uint32 {
 			in.touchFiles()
 			return prepare.NotMine
