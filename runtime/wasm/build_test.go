@@ -77,6 +77,39 @@ func buildC(tb testing.TB, name string, flags ...string) string {
 	})
 }
 
+// rustCompiler returns a compiler with a library for WASI, and its target's name.
+var rustCompiler = sync.OnceValues(func() (compiler, target string) {
+	for _, dir := range filepath.SplitList(os.Getenv("PATH")) {
+		compiler := filepath.Join(dir, "rustc")
+		for _, target := range []string{"wasm32-wasip1", "wasm32-wasi"} {
+			lib, err := exec.Command(compiler, "--print", "target-libdir", "--target", target).Output()
+			if err != nil {
+				continue
+			}
+			if found, _ := filepath.Glob(filepath.Join(strings.TrimSpace(string(lib)), "libstd-*.rlib")); len(found) > 0 {
+				return compiler, target
+			}
+		}
+	}
+	return "", ""
+})
+
+// buildRust compiles testdata/NAME.rs.
+func buildRust(tb testing.TB, name string) string {
+	tb.Helper()
+	compiler, target := rustCompiler()
+	if compiler == "" {
+		tb.Skip("needs rustc with a library for WASI (apt install rustc libstd-rust-dev-wasm32)")
+	}
+	return once(tb, "rust-"+name, func(output string) error {
+		cmd := exec.Command(compiler, "--edition", "2021", "--target", target, "-O", "-C", "panic=abort", "-o", output, filepath.Join("testdata", name+".rs"))
+		if out, err := cmd.CombinedOutput(); err != nil {
+			return fmt.Errorf("%w\n%s", err, out)
+		}
+		return nil
+	})
+}
+
 // buildGo compiles the program in dir: with the generated wrapper, as baton
 // does, or as a plain WASI command.
 func buildGo(tb testing.TB, dir string, wrapped bool) string {

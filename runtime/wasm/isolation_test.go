@@ -31,10 +31,16 @@ func TestNextInvocationSeesNoSecret(t *testing.T) {
 		{"frozen Go command", runtime.Function{Module: buildGo(t, "testdata/gohoard", false), Freeze: true}, map[string]runtime.Reason{
 			"return": runtime.OK, "exit": runtime.Exit, "panic": runtime.Exit, "spin": runtime.Timeout,
 		}},
+		{"Rust", runtime.Function{}, map[string]runtime.Reason{
+			"return": runtime.OK, "exit": runtime.Exit, "panic": runtime.Trap, "spin": runtime.Timeout,
+		}},
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
+			if c.name == "Rust" {
+				c.f.Module = buildRust(t, "hoard") // skips without the compiler
+			}
 			c.f.Name, c.f.MemoryMB, c.f.Timeout = "hoard", 16, time.Minute
 			l := load(t, executor(t), &c.f)
 			for end, want := range c.ends {
