@@ -6,8 +6,11 @@ import (
 	"io"
 	"os"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"time"
 
+	"baton/internal/testenv"
 	"baton/runtime"
 )
 
@@ -263,5 +266,46 @@ func TestNativeCodeObeysItsBudget(t *testing.T) {
 	}
 	if err := e.Close(); err != nil {
 		t.Error(err)
+	}
+}
+
+// While more instances are put back than may be, invocations wait, off the loop
+// and no longer than their time.
+func TestInvocationsWaitForPutBack(t *testing.T) {
+	t.Parallel()
+	l := load(t, executor(t), &runtime.Function{Name: "echo", Module: buildC(t, "echo")})
+	p := l.(*loaded).pool
+	p.restoring.Store(restoringMax + 1)
+	promoted := 0
+	promote := func() { promoted++ }
+	if res := l.Invoke(&runtime.Invocation{Deadline: time.Now().Add(20 * time.Millisecond), Promote: promote}); res.Reason != runtime.Timeout {
+		t.Errorf("past the deadline: %+v", res)
+	}
+	if promoted != 1 {
+		t.Errorf("promoted %d times, want once", promoted)
+	}
+	var cancelled atomic.Bool
+	cancelled.Store(true)
+	if res := l.Invoke(&runtime.Invocation{Cancel: &cancelled}); res.Reason != runtime.Cancelled {
+		t.Errorf("cancelled: %+v", res)
+	}
+	ended := make(chan runtime.Result)
+	go func() {
+		_, res := call(l, "x")
+		ended <- res
+	}()
+	testenv.Until(t, "the invocation waits", func() bool {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		return p.restored != nil
+	})
+	select {
+	case res := <-ended:
+		t.Errorf("did not wait: %+v", res)
+	default:
+	}
+	p.restoring.Store(0)
+	if res := <-ended; res.Reason != runtime.OK {
+		t.Errorf("after the wait: %+v", res)
 	}
 }

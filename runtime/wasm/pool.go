@@ -48,11 +48,12 @@ type pool struct {
 
 	restoring atomic.Int32 // instances that are put back beside what runs
 
-	mu     sync.Mutex
-	idle   []*instance // the last used one last
-	count  int         // of all instances
-	live   bool        // the native code is loaded
-	closed bool
+	mu       sync.Mutex
+	restored chan struct{} // closed when fewer are restoring; nil: nobody waits
+	idle     []*instance   // the last used one last
+	count    int           // of all instances
+	live     bool          // the native code is loaded
+	closed   bool
 }
 
 func randomSource() io.Reader { return rand.Reader }
@@ -67,6 +68,11 @@ func (p *pool) ready() bool {
 // get returns an instance, or nil and the result to answer. Making one takes
 // long, so that inv is promoted before.
 func (p *pool) get(f *runtime.Function, inv *runtime.Invocation) (*instance, runtime.Result) {
+	if p.restoring.Load() > restoringMax {
+		if result, ok := p.awaitRestored(f, inv); !ok {
+			return nil, result
+		}
+	}
 	p.mu.Lock()
 	if n := len(p.idle); n > 0 {
 		in := p.idle[n-1]
@@ -128,9 +134,9 @@ func (p *pool) warm(f *runtime.Function) {
 	}
 }
 
-// restoringMax is how many instances of a pool may be put back beside what runs.
-// Beyond it an invocation waits for its own, off the loop, so that invocations
-// that write much cannot get ahead of the copying.
+// restoringMax is how many instances of a pool may be put back beside what runs. While there
+// are more, invocations wait for one before they begin, off the loop, so that
+// what writes much cannot get ahead of the copying.
 const restoringMax = 2
 
 // end takes an instance back after an invocation: at once if that takes
@@ -141,21 +147,59 @@ func (p *pool) end(in *instance, result runtime.Result, inv *runtime.Invocation)
 		p.put(in, in.putBack(result), inv.Promote != nil && !in.promoted)
 		return
 	}
-	if p.restoring.Add(1) > restoringMax {
-		p.restoring.Add(-1)
-		if inv.Promote != nil && !in.promoted {
-			in.promoted = true
-			inv.Promote()
-		}
-		p.put(in, in.putBack(result), false)
-		return
-	}
+	p.restoring.Add(1)
 	p.executor.beside.Add(1)
 	go func() {
 		defer p.executor.beside.Done()
 		p.put(in, in.putBack(result), false)
 		p.restoring.Add(-1)
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		if p.restored != nil {
+			close(p.restored)
+			p.restored = nil
+		}
 	}()
+}
+
+// awaitRestored waits while more than restoringMax instances are put back. It returns
+// false and what to answer when the invocation's time is over before.
+func (p *pool) awaitRestored(f *runtime.Function, inv *runtime.Invocation) (runtime.Result, bool) {
+	if inv.Promote != nil {
+		promote := inv.Promote
+		inv.Promote = nil
+		promote()
+	}
+	deadline := inv.Deadline
+	if deadline.IsZero() {
+		deadline = time.Now().Add(f.Limit())
+	}
+	timer := time.NewTimer(sleepStep)
+	defer timer.Stop()
+	for {
+		p.mu.Lock()
+		if p.restoring.Load() <= restoringMax {
+			p.mu.Unlock()
+			return runtime.Result{}, true
+		}
+		if p.restored == nil {
+			p.restored = make(chan struct{})
+		}
+		restored := p.restored
+		p.mu.Unlock()
+		left := time.Until(deadline)
+		switch {
+		case inv.Cancel != nil && inv.Cancel.Load():
+			return runtime.Result{Reason: runtime.Cancelled, Detail: "cancelled before it began"}, false
+		case left <= 0:
+			return runtime.Result{Reason: runtime.Timeout, Detail: "deadline passed while earlier invocations were put back"}, false
+		}
+		timer.Reset(min(left, sleepStep))
+		select {
+		case <-restored:
+		case <-timer.C:
+		}
+	}
 }
 
 // put takes an instance back. onLoop: the caller is an event loop, and others are not closed here.
