@@ -328,7 +328,7 @@ func TestResourceLaw(t *testing.T) {
 	}{
 		{request("GET", "/healthz"), "both", 200, "ok"},
 		{request("HEAD", "/healthz"), "both", 200, ""},
-		{request("GET", "/readyz"), "both", 200, "ok"},
+		{request("GET", "/readyz"), "both", 200, "ready"},
 		{request("POST", "/healthz"), "both", 405, "method_not_allowed"},
 		{request("GET", "/system/functions", authorized), "both", 200, `[{"key":"GET:/ping"`},
 		{request("GET", "/system/functions", "authorization: bEARER "+testToken), "tcp", 200, `"POST:/broken"`},

@@ -3,6 +3,7 @@ package control
 import (
 	"bytes"
 	"crypto/subtle"
+	_ "embed" // openapi.json
 	"net"
 	"net/netip"
 	"net/url"
@@ -76,6 +77,7 @@ func (s *Server) resources() map[string]resource {
 		"/system/stop":      {{"POST", rightAdmin, s.postStop}},
 
 		"/system/token/rotate": {{"POST", rightToken, s.postRotate}},
+		"/system/openapi.json": {{"GET", rightToken, s.getOpenAPI}},
 	}
 }
 
@@ -306,9 +308,10 @@ func (s *Server) reply(ctx *fasthttp.RequestCtx, status int, value any) {
 	ctx.SetBody(body)
 }
 
+// getHealth answers as the event loops do, who answer it for everybody but the
+// admin socket.
 func (s *Server) getHealth(ctx *fasthttp.RequestCtx) {
-	ctx.Response.Header.SetContentType("text/plain; charset=utf-8")
-	ctx.SetBodyString("ok\n")
+	s.reply(ctx, fasthttp.StatusOK, map[string]string{"status": "ok"})
 }
 
 func (s *Server) getReady(ctx *fasthttp.RequestCtx) {
@@ -320,7 +323,7 @@ func (s *Server) getReady(ctx *fasthttp.RequestCtx) {
 	case !status.Ready:
 		s.fail(ctx, reasonNotReady)
 	default:
-		s.getHealth(ctx)
+		s.reply(ctx, fasthttp.StatusOK, map[string]string{"status": "ready"})
 	}
 }
 
@@ -353,6 +356,17 @@ func list[T any](values []T) []T {
 
 func (s *Server) getMetrics(ctx *fasthttp.RequestCtx) {
 	fasthttpadaptor.NewFastHTTPHandler(s.metrics)(ctx)
+}
+
+// openAPI describes all resources of this package. Tests hold it against the
+// table above and against a running server.
+//
+//go:embed openapi.json
+var openAPI []byte
+
+func (s *Server) getOpenAPI(ctx *fasthttp.RequestCtx) {
+	ctx.Response.Header.SetContentType("application/json")
+	ctx.SetBody(openAPI)
 }
 
 func (s *Server) postStop(ctx *fasthttp.RequestCtx) {

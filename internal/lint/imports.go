@@ -33,6 +33,7 @@ var Doors = []Door{
 	{"github.com/BurntSushi/toml", []string{"cmd/baton"}, "settings are flags first, whatever file they are in", nil},
 	{"go.yaml.in/yaml/v3", []string{"cmd/baton"}, "settings are flags first, whatever file they are in", nil},
 	{"github.com/chromedp/", []string{"internal/browser"}, "the tests of the page drive a browser: nothing of it is in the product", nil},
+	{"github.com/getkin/kin-openapi/", []string{"integration"}, "a test holds the running server against its description: nothing of it is in the product", nil},
 	{"github.com/google/uuid", []string{"deploy", "control", "cmd/baton"}, "a function gets its id where it is created", nil},
 	{"unsafe", []string{"*"}, "allowed in files named *_unsafe.go, see words.go", nil},
 }
