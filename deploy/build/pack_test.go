@@ -34,14 +34,14 @@ func folderOf(t testing.TB, files map[string]string) string {
 func TestPackAndExtract(t *testing.T) {
 	t.Parallel()
 	dir := folderOf(t, map[string]string{
-		"main.go": "package main", "lib/a.go": "package lib", "run.sh": "#!/bin/sh\n", "function.json": "{}", "empty/": "",
+		"main.go": "package main", "lib/a.go": "package lib", "run.sh": "#!/bin/sh\n", "descriptor.json": "{}", "empty/": "",
 		".git/HEAD": "x", "lib/__pycache__/a.pyc": "x", "main.go~": "x", ".main.go.swp": "x",
 		"Cargo.toml": "x", "target/debug/big": "x", "lib/target/kept": "x", "env/pyvenv.cfg": "x", "env/bin/python": "x",
 	})
 	if err := os.Chmod(filepath.Join(dir, "run.sh"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	tree, err := ReadTree(dir, "function.json")
+	tree, err := ReadTree(dir, "descriptor.json")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -102,7 +102,7 @@ func TestReadTreeLaw(t *testing.T) {
 	}{
 		{name: "one file", files: map[string]string{"a.c": "x"}},
 		{name: "nothing", files: map[string]string{"empty/": ""}, err: "no files"},
-		{name: "the descriptor alone", files: map[string]string{"function.json": "{}"}, err: "no files"},
+		{name: "the descriptor alone", files: map[string]string{"descriptor.json": "{}"}, err: "no files"},
 		{name: "a link", files: map[string]string{"a.c": "x"}, err: `"b.c" is a link`, also: func(dir string) {
 			if err := os.Symlink("a.c", filepath.Join(dir, "b.c")); err != nil {
 				t.Fatal(err)
@@ -126,7 +126,7 @@ func TestReadTreeLaw(t *testing.T) {
 		if law.also != nil {
 			law.also(dir)
 		}
-		_, err := ReadTree(dir, "function.json")
+		_, err := ReadTree(dir, "descriptor.json")
 		var refused *Error
 		switch {
 		case law.err == "" && err != nil:
