@@ -248,6 +248,8 @@ func TestStarters(t *testing.T) {
 		{"c", "--name c-wasm --route /c-wasm --target wasm", `{"message":"Hello from C","method":"POST","bytes":14}`, []string{"clang"}},
 		{"cpp", "", `{"message":"Hello from C++","method":"POST","bytes":14}`, []string{"g++"}},
 		{"rust", "", `{"message":"Hello from Rust","method":"POST","bytes":14}`, []string{"cargo"}},
+		{"python", "", `{"message": "Hello, Bob", "method": "POST"}`, []string{"python3"}},
+		{"native", "", `{"message":"Hello from a script","method":"POST","bytes":14}`, nil},
 		{"tinygo", "", `{"message":"Hello from TinyGo","method":"POST","bytes":14}`, []string{"tinygo"}},
 		{"go", "", `{"message":"Hello, Bob","method":"POST"}`, []string{"go"}},
 	} {
