@@ -319,6 +319,7 @@ var refusals = []struct {
 	{httpparse.ReasonTrailerTooLarge, chunked + "3\r\n[1]\r\n0\r\n" + strings.Repeat("A: "+strings.Repeat("1", 1000)+"\r\n", 40) + "\r\n"},
 	{httpparse.ReasonBodyTooLarge, "POST /echo HTTP/1.1\r\nHost: t\r\nContent-Length: 1000001\r\n\r\n"},
 	{httpparse.ReasonBodyTooLarge, strings.Replace(chunked, "/echo", "/sink", 1) + "f4241\r\n" + strings.Repeat("x", 1000001) + "\r\n0\r\n\r\n"},
+	{httpparse.ReasonBodyTooLarge, "POST /system/x HTTP/1.1\r\nHost: t\r\nContent-Length: 268435457\r\n\r\nabc"},
 	// Before it is read: at the size of a chunk, alone or summed.
 	{httpparse.ReasonBodyTooLarge, chunked + "f4241\r\n"},
 	{httpparse.ReasonBodyTooLarge, chunked + "3\r\n[1]\r\n7ffffffffffffffe\r\n"},

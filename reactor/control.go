@@ -13,8 +13,9 @@ import (
 	"baton/internal/sys"
 )
 
-// controlBodyMax bounds the body of a control request in bytes. What is larger
-// reads as errControlBody; the control plane has limits of its own below it.
+// controlBodyMax bounds the body of a control request in bytes. A larger
+// Content-Length is answered 413, more in chunks reads as errControlBody; the
+// control plane has limits of its own below it.
 const controlBodyMax = 256 << 20
 
 var errControlBody = errors.New("the body of the control request breaks its framing or is too large")
@@ -65,10 +66,7 @@ func newControlConn(n int, peer sys.Peer, b []byte) (*ControlConn, error) {
 		end += used
 		c.ended = done
 	default:
-		body := max(r.ContentLength, 0)
-		if body > controlBodyMax {
-			c.failed = errControlBody
-		}
+		body := max(r.ContentLength, 0) // decideControl bounds it
 		have := min(int64(len(b)-size), body)
 		end += int(have)
 		c.left = body - have

@@ -57,7 +57,7 @@ func (l *loop) decide(k *call) verdict {
 		}
 		return l.decideMethod(k, route.Get)
 	case route.AreaControl:
-		return verdictControl
+		return l.decideControl(k)
 	case route.AreaFunction:
 		if !k.matchName() {
 			return l.decideNotFound(k)
@@ -72,7 +72,7 @@ func (l *loop) decide(k *call) verdict {
 		return l.decideMethod(k, k.match.Allow)
 	}
 	if len(r.Path) == 1 {
-		return verdictControl // the page at /, as long as no function has taken it
+		return l.decideControl(k) // the page at /, as long as no function has taken it
 	}
 	return l.decideNotFound(k)
 }
@@ -125,14 +125,27 @@ func (l *loop) decideNotFound(k *call) verdict {
 // in flight is only looked at here; the worker that runs the request enters it.
 func (l *loop) decidePolicies(k *call) verdict {
 	if k.req.ContentLength > k.fn.MaxBody {
-		l.counters.Refused[httpparse.ReasonBodyTooLarge].Add(1)
-		k.answer = answer{status: 413, reason: reasonBodyTooLarge, text: "the body is larger than this function's max_body"}
-		return verdictAnswer
+		return l.decideTooLarge(k, "the body is larger than this function's max_body")
 	}
 	if most := k.fn.MaxInflight; most > 0 && l.board.Inflight(k.fn.Cell) >= most {
 		return l.decideTooBusy(k)
 	}
 	return verdictRun
+}
+
+func (l *loop) decideTooLarge(k *call, text string) verdict {
+	l.counters.Refused[httpparse.ReasonBodyTooLarge].Add(1)
+	k.answer = answer{status: 413, reason: reasonBodyTooLarge, text: text}
+	return verdictAnswer
+}
+
+// decideControl lets a request through to the control plane, which has limits
+// of its own below this one.
+func (l *loop) decideControl(k *call) verdict {
+	if k.req.ContentLength > controlBodyMax {
+		return l.decideTooLarge(k, "the body is larger than the control plane takes")
+	}
+	return verdictControl
 }
 
 func (l *loop) decideTooBusy(k *call) verdict {
