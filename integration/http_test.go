@@ -191,8 +191,10 @@ func TestEveryLawOnBothSides(t *testing.T) {
 func TestClientThatLeavesIsLogged(t *testing.T) {
 	t.Parallel()
 	s := start(t, testenv.Options{Workers: 1})
+	put(t, open(t, s), "GET:/long", row{"name": "long", "handler": "spin", "timeout": 600})
+	awaitRoute(t, s.Addr, "/long", true)
 	c := testenv.Dial(t, s.Addr)
-	c.Send(t, "GET /p/spin?ms=9000 HTTP/1.1\r\nHost: t\r\nX-Request-Id: left-1\r\n\r\n")
+	c.Send(t, "GET /long?ms=500000 HTTP/1.1\r\nHost: t\r\nX-Request-Id: left-1\r\n\r\n")
 	testenv.Until(t, "it runs", func() bool { return scrape(t, s, "http_requests_in_flight") == 1 })
 	c.Close()
 	testenv.Until(t, "it ended", func() bool { return scrape(t, s, "http_requests_in_flight") == 0 })
