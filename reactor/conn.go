@@ -33,8 +33,15 @@ const (
 
 	// lingerBytesMax bounds what is read and thrown away after a refusal so that
 	// the answer is not destroyed by a reset (RFC 9112 section 9.6). A client
-	// that sends more than this after it was refused may lose the answer.
-	lingerBytesMax = 1 << 20
+	// that sends more than this after it was refused may lose the answer. Many
+	// send their whole body before they look for an answer: three times the
+	// default max_body. RATIONALE.md, "What becomes of the body of a request that
+	// is answered without it?".
+	lingerBytesMax = 32 << 20
+
+	// lingerTimes bounds the time of that: so often Timeouts.Linger, which a client
+	// that sends on renews.
+	lingerTimes = 10
 
 	// keepBytes is the capacity of the storage that a connection with unread bytes
 	// has at first: nearly every head fits. buffersFreeMax bounds what one loop
@@ -92,6 +99,7 @@ type conn struct {
 	out  []byte
 	sent int
 
+	lingerEnd int64 // loop clock: after that nothing more is discarded
 	skip      int64 // bytes of an answered request's body that are still to come
 	discarded int
 	call      *call // phaseBody, phaseRun, phaseStream
@@ -518,6 +526,7 @@ func (l *loop) linger(c *conn) {
 	l.drop(c)
 	c.out = nil
 	c.discarded = 0
+	c.lingerEnd = l.now + lingerTimes*int64(l.timer.Linger)
 	l.wheel.set(c, l.after(l.timer.Linger), l.now)
 	_ = l.rearm(c)
 	if c.phase == phaseLinger {
@@ -526,15 +535,20 @@ func (l *loop) linger(c *conn) {
 }
 
 func (l *loop) discard(c *conn) {
-	for c.discarded < lingerBytesMax {
+	for read := 0; c.discarded < lingerBytesMax; {
 		n, errno := sys.Read(c.fd, l.scratch.in)
-		if errno == syscall.EAGAIN {
-			return
-		}
-		if errno != 0 || n == 0 {
+		if errno == 0 && n > 0 {
+			c.discarded += n
+			if read += n; read < bodyReadMax {
+				continue
+			}
+		} else if errno != syscall.EAGAIN {
 			break
 		}
-		c.discarded += n
+		if read > 0 {
+			l.wheel.set(c, min(l.after(l.timer.Linger), c.lingerEnd), l.now)
+		}
+		return // announced again, behind the others
 	}
 	l.end(c)
 }

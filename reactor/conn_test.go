@@ -373,6 +373,27 @@ func TestRefusals(t *testing.T) {
 	}
 }
 
+// A client that sends its whole body before it looks for an answer is not reset:
+// neither its writing fails nor its answer is lost.
+func TestRefusedUploadIsTakenToItsEnd(t *testing.T) {
+	t.Parallel()
+	p := newPairWith(t, pairOptions{timeouts: Timeouts{Linger: testenv.Patience()}})
+	const size = 16 << 20
+	body := strings.Repeat("x", size)
+	for name, head := range map[string]string{
+		"a length": fmt.Sprintf("POST /echo HTTP/1.1\r\nHost: t\r\nContent-Length: %d\r\n\r\n", size),
+		"chunked":  fmt.Sprintf("%s%x\r\n", chunked, size),
+	} {
+		t.Run(name, func(t *testing.T) {
+			onBoth(t, p, func(t *testing.T, c *testenv.Conn) {
+				c.Send(t, head+body)
+				want(t, c.Response(t), 413, "body_too_large")
+				c.WantEnd(t)
+			})
+		})
+	}
+}
+
 // A client that goes on sending for ever does not keep its connection.
 func TestRefusedFloodIsCut(t *testing.T) {
 	t.Parallel()

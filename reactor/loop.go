@@ -114,7 +114,7 @@ type timeouts struct {
 	Body      time.Duration // a client that sends nothing of its body, or too little: see pace
 	KeepAlive time.Duration // idle between two requests
 	Write     time.Duration // a client that takes nothing of its answer, or too little: see pace
-	Linger    time.Duration // after a refusal, for the client to see it
+	Linger    time.Duration // a client that sends nothing after a refusal; lingerTimes that in all
 	Probe     time.Duration // from a client's FIN to the question whether it is still there, and between two
 }
 
