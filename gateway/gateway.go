@@ -91,6 +91,9 @@ type Config struct {
 	Version string
 	// Isolation is what the kernel offers to confine functions, for the status.
 	Isolation []control.Layer
+	// Without names layers of the sandbox that functions do without; for tests of
+	// the others.
+	Without []string
 	// Debug has workers log everything.
 	Debug bool
 	// LogBytes is what the logs of all functions take together on the disk; zero:
@@ -267,7 +270,7 @@ func (g *gateway) open(ctx context.Context) error {
 		return err
 	}
 	g.control, err = control.New(control.Config{
-		AdminToken: !sandbox.KeepsOffSockets(),
+		AdminToken: !sandbox.KeepsOffSockets(g.cfg.Without),
 		Backend:    backend{g}, Token: g.token, Logger: g.log, Data: g.data.path,
 		Deployer: g.deployer, Invoke: g.invoke,
 		Logs: func(ctx context.Context, q logs.Query, each func(logs.Entry) error) error {
@@ -477,7 +480,7 @@ func (g *gateway) newSupervisor() *supervisor {
 		argv: g.cfg.Worker, output: int(g.cfg.WorkerOutput.Fd()), stall: g.cfg.Stall, log: g.log,
 		config: workerConfig{
 			Data: g.data.path, Drain: g.cfg.Drain, Metrics: g.data.inRun(metricsName), Debug: g.cfg.Debug,
-			LogBytes: g.cfg.LogBytes, CodeMB: g.cfg.CodeMB,
+			LogBytes: g.cfg.LogBytes, CodeMB: g.cfg.CodeMB, Without: g.cfg.Without,
 		},
 	})
 }

@@ -76,6 +76,7 @@ type workerConfig struct {
 	Drain    time.Duration `json:"drain"`
 	Metrics  string        `json:"metrics"`
 	Debug    bool          `json:"debug,omitempty"`
+	Without  []string      `json:"without,omitempty"`
 	LogBytes int64         `json:"logBytes,omitempty"`
 	CodeMB   int           `json:"codeMB,omitempty"`
 }

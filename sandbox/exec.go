@@ -11,6 +11,7 @@ import (
 	goruntime "runtime"
 	"slices"
 	"strconv"
+	"strings"
 	"syscall"
 
 	"baton/internal/sys"
@@ -120,11 +121,15 @@ func (s *Spec) limits(own bool) error {
 			value    uint64
 		}{sys.RlimitCPU, uint64(s.CPUSeconds)})
 	}
-	if own { // without a uid of its own it would count what is not its own
+	if own || s.Processes > 0 {
+		most := uint64(threadsMax + threadsPerProcess*s.Processes)
+		if !own { // what is not its own counts as well
+			most += tasks()
+		}
 		set = append(set, struct {
 			resource int
 			value    uint64
-		}{sys.RlimitNproc, uint64(threadsMax + threadsPerProcess*s.Processes)})
+		}{sys.RlimitNproc, most})
 	}
 	for _, l := range set {
 		if err := sys.SetRlimit(l.resource, l.value); err != nil {
@@ -132,6 +137,23 @@ func (s *Spec) limits(own bool) error {
 		}
 	}
 	return nil
+}
+
+// tasks is how many processes and threads this machine has. Where that cannot be read it is as many
+// as a machine may have.
+//
+// Source: proc(5), /proc/loadavg.
+func tasks() uint64 {
+	text, err := os.ReadFile("/proc/loadavg")
+	if err == nil {
+		if fields := strings.Fields(string(text)); len(fields) == 5 {
+			_, total, _ := strings.Cut(fields[3], "/")
+			if n, err := strconv.ParseUint(total, 10, 32); err == nil {
+				return n
+			}
+		}
+	}
+	return 1 << 22
 }
 
 const (

@@ -4,15 +4,19 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
+	"strings"
 	"sync"
 	"syscall"
 
 	"baton/internal/sys"
 )
 
-// Layers tells which layers this machine gives to the children of this process.
-func Layers() []Layer {
-	root, spaces := os.Geteuid() == 0, namespacesAvailable()
+// Layers tells which layers this machine gives to the children of this process, when it
+// leaves out those named.
+func Layers(without []string) []Layer {
+	out := Spec{Without: without}
+	root, spaces := os.Geteuid() == 0, namespacesAvailable() && !out.without(LayerRoot)
 	missing := "not permitted here"
 	if !root {
 		missing = "only where baton runs as root"
@@ -34,7 +38,7 @@ func Layers() []Layer {
 		}
 		return Layer{name, false, no}
 	}
-	return []Layer{
+	layers := []Layer{
 		{LayerRlimits, true, "memory, processor time, descriptors, size of files, no core dumps"},
 		{LayerPrivs, true, "no program gains rights"},
 		landlock,
@@ -45,13 +49,36 @@ func Layers() []Layer {
 		either(LayerNetwork, root && spaces, "none but loopback unless granted", missing+"; seccomp instead"),
 		{LayerCgroup, false, "not used: memory is bounded for each process by its address space"},
 	}
+	for i := range layers {
+		if l := &layers[i]; out.without(l.Name) || out.without(LayerRoot) && spacesLayer(l.Name) {
+			l.Active, l.Detail = false, "left out"
+		}
+	}
+	return layers
+}
+
+// spacesLayer says whether a layer needs namespaces, which are there together or not at all.
+func spacesLayer(name string) bool {
+	return name == LayerUID || name == LayerPIDs || name == LayerRoot || name == LayerNetwork
+}
+
+// CheckLayers says whether all of these are layers that a child can do without.
+func CheckLayers(without []string) error {
+	known := []string{LayerRlimits, LayerSeccomp, LayerLandlock, LayerUID, LayerRoot}
+	for _, name := range without {
+		if !slices.Contains(known, name) {
+			return fmt.Errorf("there is no layer %q that can be left out: want one of %s", name, strings.Join(known, ", "))
+		}
+	}
+	return nil
 }
 
 // KeepsOffSockets says whether something keeps children from connecting to a
 // Unix socket by its path that belongs to the user of this process: seccomp, or a root directory without it.
 // Landlock does not.
-func KeepsOffSockets() bool {
-	return sys.SeccompAvailable() || os.Geteuid() == 0 && namespacesAvailable()
+func KeepsOffSockets(without []string) bool {
+	out := Spec{Without: without}
+	return sys.SeccompAvailable() && !out.without(LayerSeccomp) || out.namespaces()
 }
 
 // namespacesAvailable tells whether this process may start children in

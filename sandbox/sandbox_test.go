@@ -148,7 +148,7 @@ func TestHiddenIsNotInSystem(t *testing.T) {
 }
 
 func active(name string) bool {
-	return slices.ContainsFunc(sandbox.Layers(), func(l sandbox.Layer) bool { return l.Name == name && l.Active })
+	return slices.ContainsFunc(sandbox.Layers(nil), func(l sandbox.Layer) bool { return l.Name == name && l.Active })
 }
 
 func TestHiddenCannotBeRead(t *testing.T) {
@@ -184,6 +184,39 @@ func TestLinksAreAllOfProc(t *testing.T) {
 			if !strings.HasSuffix(line, "Permission denied") && !strings.HasSuffix(line, "Read-only file system") {
 				t.Errorf("not refused: %s", line)
 			}
+		}
+	})
+}
+
+func TestLayersLeftOut(t *testing.T) {
+	t.Parallel()
+	for _, name := range []string{sandbox.LayerRlimits, sandbox.LayerSeccomp, sandbox.LayerLandlock, sandbox.LayerUID, sandbox.LayerRoot} {
+		if err := sandbox.CheckLayers([]string{name}); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		for _, l := range sandbox.Layers([]string{name}) {
+			if l.Name == name && (l.Active || l.Detail != "left out") {
+				t.Errorf("%+v", l)
+			}
+		}
+	}
+	for _, name := range []string{"", sandbox.LayerPrivs, sandbox.LayerPIDs, "all"} {
+		if err := sandbox.CheckLayers([]string{name}); err == nil {
+			t.Errorf("%q can be left out", name)
+		}
+	}
+	if sandbox.KeepsOffSockets([]string{sandbox.LayerSeccomp, sandbox.LayerRoot}) {
+		t.Error("with neither seccomp nor a root directory of its own a child is kept off sockets")
+	}
+}
+
+// A child that may start processes, and whose user has others, is bounded all the same.
+func TestProcessesAreBounded(t *testing.T) {
+	t.Parallel()
+	both(t, func(t *testing.T, without []string) {
+		out, err := run(t, sandbox.Spec{Argv: shell("ulimit -p"), Processes: 1, Without: without})
+		if err != nil || strings.TrimSpace(out) == "unlimited" {
+			t.Errorf("%q, %v", out, err)
 		}
 	})
 }

@@ -18,7 +18,7 @@ const exitRefused = 3
 func (c *commands) serve(ctx context.Context, abort <-chan struct{}, f serveFlags) error {
 	config := gateway.Config{
 		Listen: f.listen, Data: c.data, Workers: f.workers, ConnsMax: f.conns, Drain: f.drain, Stall: f.stall, CodeMB: f.codeMB,
-		Version: version, Isolation: isolation(), Debug: f.debug,
+		Version: version, Isolation: isolation(f.without), Without: f.without, Debug: f.debug,
 		Builds: f.builds, Keep: f.keep, LogBytes: int64(f.logs) << 20,
 		Stdout: c.out, Logger: newLogger(c.err, f.debug), Abort: abort,
 	}

@@ -92,7 +92,7 @@ func (c *commands) dev(ctx context.Context, abort <-chan struct{}, path string, 
 	go func() { // ended by end, below
 		ended <- gateway.Run(serving, gateway.Config{
 			Listen: netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), port), Data: data, Workers: 1, Loops: 1, Drain: devDrain, Keep: devKeep,
-			Version: version, Isolation: isolation(), Abort: abort,
+			Version: version, Isolation: isolation(nil), Abort: abort,
 			Logger: slog.New(slog.NewTextHandler(c.err, &slog.HandlerOptions{Level: slog.LevelWarn})),
 		})
 	}()

@@ -292,6 +292,7 @@ func TestRunLaw(t *testing.T) {
 		{"too many workers", []string{"serve", "--workers", "65"}, "", exitUsage, "want 0 (one per CPU) to 64"},
 		{"workers below zero", []string{"serve", "--workers", "-1"}, "", exitUsage, "--workers -1"},
 		{"every fault at once", []string{"serve", "--workers", "-1", "--drain", "0s"}, "", exitUsage, "--drain 0s"},
+		{"a layer that there is not", []string{"serve", "--without", "landlock,doors"}, "", exitUsage, `no layer "doors"`},
 		{"a wrong address", []string{"serve", "--listen", "8080"}, "", exitUsage, "want HOST:PORT"},
 		{"a port too high", []string{"serve", "--listen", ":65536"}, "", exitUsage, "want HOST:PORT"},
 		{"a wrong number in the environment", []string{"serve"}, "BATON_WORKERS=many", exitUsage, `BATON_WORKERS="many" in the environment`},

@@ -147,3 +147,42 @@ printf '\0asm\1\0\0\0' >"$2"
 		t.Errorf("ran %q, want %q", m.log, want)
 	}
 }
+
+// A newer compiler from elsewhere that stands first in the path, without the
+// library for WASI, is passed over for Debian's that has it.
+func TestRustWithoutTheLibraryIsPassedOver(t *testing.T) {
+	t.Parallel()
+	// As rustup leaves a toolchain: a proxy that names the sysroot, and there
+	// the compiler and the library of this machine alone.
+	dir := t.TempDir()
+	sysroot := filepath.Join(dir, "toolchain")
+	for _, made := range []string{"bin", "lib/rustlib/x86_64-unknown-linux-gnu/lib"} {
+		if err := os.MkdirAll(filepath.Join(sysroot, made), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	used := filepath.Join(dir, "used")
+	for name, script := range map[string]string{
+		"rustc": "#!/bin/sh\n[ \"$1 $2\" = '--print sysroot' ] && exec echo " + sysroot + "\necho used >>" + used + "\nexit 1\n",
+		"cargo": "#!/bin/sh\necho used >>" + used + "\nexit 1\n",
+	} {
+		for _, place := range []string{filepath.Join(dir, name), filepath.Join(sysroot, "bin", name)} {
+			if err := os.WriteFile(place, []byte(script), 0o755); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	source := Request{Source: folder(t, map[string]string{"hello.rs": rustMain}), Runtime: "rust"}
+	_, err := run(t.Context(), t, builder(t, Options{Path: dir}), source)
+	if reasonOf(err) != ToolchainMissing || !strings.Contains(err.Error(), "libstd-rust-dev-wasm32") || !strings.Contains(err.Error(), "rustup target add wasm32-wasip1") {
+		t.Errorf("with that compiler alone: %v", err)
+	}
+	m, err := run(t.Context(), t, builder(t, Options{Path: dir + ":/usr/bin:/bin"}), source)
+	if text, _ := os.ReadFile(used); len(text) > 0 {
+		t.Error("the compiler without the library was asked to compile")
+	}
+	builtOrSkip(t, err)
+	if module := m.module(t); !bytes.HasPrefix(module, wasmModule) {
+		t.Error("it is no module")
+	}
+}

@@ -15,6 +15,8 @@ import (
 	goruntime "runtime"
 	"slices"
 	"strings"
+
+	"baton/runtime/native"
 )
 
 // checkedMax bounds the files of a folder whose syntax is checked, besides the
@@ -323,7 +325,8 @@ func (j *job) checkProgram(name string, head []byte) error {
 		return missing("the interpreter "+quoted(fields[0]), packageOf(path.Base(fields[0])))
 	}
 	if path.Base(fields[0]) == "env" && len(fields) == 2 && !strings.HasPrefix(fields[1], "-") {
-		if _, ok := j.b.lookOne(path.Base(fields[1])); !ok {
+		// Where the function will look for it, not where the builder does.
+		if len(j.b.lookIn(native.Path, path.Base(fields[1]))) == 0 {
 			return missing("the interpreter "+quoted(fields[1]), packageOf(fields[1]))
 		}
 	}

@@ -13,9 +13,12 @@ import (
 )
 
 // look lists the commands called name in the builder's path, in its order.
-func (b *Builder) look(name string) []string {
+func (b *Builder) look(name string) []string { return b.lookIn(b.opt.Path, name) }
+
+// lookIn is look in another path.
+func (b *Builder) lookIn(list, name string) []string {
 	var found []string
-	for _, dir := range filepath.SplitList(b.opt.Path) {
+	for _, dir := range filepath.SplitList(list) {
 		if !filepath.IsAbs(dir) {
 			continue
 		}

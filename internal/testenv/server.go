@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"math/rand/v2"
 	"net"
 	"os"
@@ -27,6 +28,8 @@ type Options struct {
 	Workers int      // their number; 0: the default
 	Args    []string // more arguments of serve
 	Env     []string // more variables
+	// User is the uid and gid that the server runs as; 0: the test's own. Other ones need root.
+	User uint32
 }
 
 // Server is one running `baton serve`.
@@ -36,6 +39,7 @@ type Server struct {
 	Pid  int    // the gateway
 
 	binary string
+	user   uint32 // see Options.User
 	cmd    *exec.Cmd
 	log    *logBuffer
 	done   chan struct{} // closed when the process is reaped, and has said all it had to say: see Launch
@@ -55,15 +59,12 @@ func Start(t testing.TB, o Options) *Server {
 // Launch is Start without the waiting: for servers that must not become ready.
 func Launch(t testing.TB, o Options) *Server {
 	t.Helper()
-	s := &Server{Addr: o.Listen, Data: o.Data, binary: Binary(t), log: &logBuffer{}, done: make(chan struct{}), said: make(chan struct{})}
+	s := &Server{Addr: o.Listen, Data: o.Data, binary: Binary(t), user: o.User, log: &logBuffer{}, done: make(chan struct{}), said: make(chan struct{})}
+	if s.user != 0 {
+		s.binary = binaryFor(t, s.binary)
+	}
 	if s.Data == "" {
-		s.Data = filepath.Join(t.TempDir(), "data")
-		if output, err := exec.Command(s.binary, "init", "--data", s.Data).CombinedOutput(); err != nil {
-			t.Fatalf("baton init: %v\n%s", err, output)
-		}
-		if err := prepareAll(s.binary, s.Data); err != nil {
-			t.Fatal(err)
-		}
+		s.makeData(t)
 	}
 	if s.Addr == "" {
 		s.Addr = FreeAddr(t)
@@ -83,7 +84,7 @@ func Launch(t testing.TB, o Options) *Server {
 	s.cmd.Stdout, s.cmd.Stderr = theirs, theirs
 	// A group of its own: what stops the test does not stop it twice. When the
 	// test process dies, the kernel stops it.
-	s.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
+	s.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM, Credential: s.credential()}
 	err = starter().start(s.cmd)
 	_ = theirs.Close()
 	if err != nil {
@@ -113,6 +114,65 @@ func Launch(t testing.TB, o Options) *Server {
 		}
 	})
 	return s
+}
+
+// credential is who the server is; nil: as the test.
+func (s *Server) credential() *syscall.Credential {
+	if s.user == 0 {
+		return nil
+	}
+	return &syscall.Credential{Uid: s.user, Gid: s.user}
+}
+
+// makeData makes a data directory, with the native code of all that is in it.
+func (s *Server) makeData(t testing.TB) {
+	t.Helper()
+	dir := t.TempDir()
+	if s.user != 0 {
+		dir = filepath.Dir(s.binary)
+	}
+	s.Data = filepath.Join(dir, "data")
+	if output, err := exec.Command(s.binary, "init", "--data", s.Data).CombinedOutput(); err != nil {
+		t.Fatalf("baton init: %v\n%s", err, output)
+	}
+	if err := prepareAll(Binary(t), s.Data); err != nil {
+		t.Fatal(err)
+	}
+	if s.user == 0 {
+		return
+	}
+	err := filepath.WalkDir(s.Data, func(path string, _ fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		return os.Lchown(path, int(s.user), int(s.user))
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// binaryFor is a copy of the binary where every user finds it. Another process
+// writes it: what this one writes while it forks could not be executed for a moment.
+func binaryFor(t testing.TB, binary string) string {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Fatal("only root starts a server as another user")
+	}
+	// Not t.TempDir, which only its owner can enter.
+	dir, err := os.MkdirTemp("", "baton-user-*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	if err := os.Chmod(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	name := filepath.Join(dir, "baton")
+	if output, err := exec.Command("install", "-m", "755", binary, name).CombinedOutput(); err != nil {
+		t.Fatalf("copy the binary: %v\n%s", err, output)
+	}
+	return name
 }
 
 // AwaitReady waits until /readyz answers 200.
@@ -185,6 +245,7 @@ func (s *Server) Log() string { return s.log.String() }
 func (s *Server) Baton(t testing.TB, args ...string) (output string, exit int) {
 	t.Helper()
 	cmd := exec.Command(s.binary, append(args, "--data", s.Data)...)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: s.credential()}
 	text, err := cmd.CombinedOutput()
 	var ended *exec.ExitError
 	if err != nil && !errors.As(err, &ended) {

@@ -85,9 +85,13 @@ func (p *Pool) Get(inv *runtime.Invocation, deadline time.Time) (*Process, runti
 		return nil, runtime.Result{Reason: runtime.Unavailable, Detail: "function was closed"}
 	}
 	p.watch()
-	if n := len(p.idle); n > 0 {
-		pr := p.idle[n-1]
-		p.idle = p.idle[:n-1]
+	for len(p.idle) > 0 {
+		pr := p.idle[len(p.idle)-1]
+		p.idle = p.idle[:len(p.idle)-1]
+		if pr.hasExited() {
+			p.drop(pr)
+			continue
+		}
 		p.out.Add(1)
 		p.mu.Unlock()
 		return pr, runtime.Result{}
@@ -282,12 +286,8 @@ func (p *Pool) lookWaiters(now time.Time) {
 // ended by themselves. mu is held.
 func (p *Pool) lookIdle(now time.Time) {
 	p.idle = slices.DeleteFunc(p.idle, func(pr *Process) bool {
-		select {
-		case <-pr.exited:
-		default:
-			if now.Sub(pr.usedAt) < idleAfter {
-				return false
-			}
+		if !pr.hasExited() && now.Sub(pr.usedAt) < idleAfter {
+			return false
 		}
 		p.drop(pr)
 		return true

@@ -245,6 +245,16 @@ func (pr *Process) killAll() {
 	_ = sandbox.KillTree(pr.PID)
 }
 
+// hasExited says whether the process is known to have ended.
+func (pr *Process) hasExited() bool {
+	select {
+	case <-pr.exited:
+		return true
+	default:
+		return false
+	}
+}
+
 // kill ends the process and all that it has started, without waiting.
 func (pr *Process) kill() {
 	pr.mu.Lock()
@@ -348,10 +358,8 @@ const endPatience = 2 * time.Second
 
 // dies waits for a process that seems to be ending.
 func (pr *Process) dies() bool {
-	select {
-	case <-pr.exited:
+	if pr.hasExited() {
 		return true
-	default:
 	}
 	timer := time.NewTimer(endPatience)
 	defer timer.Stop()

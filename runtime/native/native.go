@@ -208,20 +208,32 @@ func (l *loaded) Invoke(inv *runtime.Invocation) runtime.Result {
 	if deadline.IsZero() {
 		deadline = time.Now().Add(l.f.Limit())
 	}
-	p, result := l.pool.Get(inv, deadline)
-	if p == nil {
-		return result
+	for tries := 1; ; tries++ {
+		p, result := l.pool.Get(inv, deadline)
+		if p == nil {
+			return result
+		}
+		s := p.State.(*server)
+		p.Begin(inv, deadline)
+		a, err := l.serve(p, s, inv)
+		result = p.End(err)
+		l.pool.Put(p, err == nil && result.Reason == runtime.OK && a.left == 0)
+		switch {
+		case errors.Is(err, errNotSent) && tries < sendTries && time.Now().Before(deadline):
+			continue // somebody has killed the process while it was idle
+		case err != nil || result.Reason != runtime.OK:
+			return result
+		}
+		return l.result(a)
 	}
-	s := p.State.(*server)
-	p.Begin(inv, deadline)
-	a, err := l.serve(p, s, inv)
-	result = p.End(err)
-	l.pool.Put(p, err == nil && result.Reason == runtime.OK && a.left == 0)
-	if err != nil || result.Reason != runtime.OK {
-		return result
-	}
-	return l.result(a)
 }
+
+// errNotSent: the process did not get the whole request, so that nothing of the
+// function has run: it becomes the program when it has.
+var errNotSent = errors.New("the request could not be sent")
+
+// sendTries bounds how often a request is sent.
+const sendTries = 3
 
 // result translates how the function's process has ended.
 func (l *loaded) result(a answer) runtime.Result {
@@ -319,12 +331,12 @@ func (l *loaded) send(p *child.Process, s *server, inv *runtime.Invocation, flag
 		control := sys.PutRights(make([]byte, sys.RightsSpace(1)), []int32{int32(stdin)})
 		n, errno := sys.SendMsg(p.ChannelFD, [][]byte{frame}, control)
 		if errno != 0 {
-			return fmt.Errorf("send the request: %w", errno)
+			return fmt.Errorf("%w: %w", errNotSent, errno)
 		}
 		frame = frame[n:]
 	}
 	if _, err := p.Channel.Write(frame); err != nil {
-		return fmt.Errorf("send the request: %w", err)
+		return fmt.Errorf("%w: %w", errNotSent, err)
 	}
 	return nil
 }
