@@ -61,6 +61,23 @@ func TestRulesFire(t *testing.T) {
 		{"an error as text", "route/x.go", `func f(e error) bool { return e.Error() == "EOF" }`, "compared as text"},
 		{"an error searched as text", "route/x.go", `import "strings"; func f(e error) bool { return strings.Contains(e.Error(), "EOF") }`, "compared as text"},
 		{"an error's text, cut", "route/x.go", `import "strings"; func f(e error) { strings.Cut(e.Error(), "EOF") }`, ""},
+		{"G501, MD5", "control/x.go", `import "crypto/md5"`, "G501"},
+		{"G404, a guess", "control/x.go", `import "math/rand/v2"`, "G404"},
+		{"G404, in a test", "control/x_test.go", `import "math/rand/v2"`, ""},
+		{"G114, a request without limits", "control/x.go", `import "net/http"; func f() { http.Get("x") }`, "G114"},
+		{"G114, everybody's client", "control/x.go", `import "net/http"; var c = http.DefaultClient`, "G114"},
+		{"G112, a server without limits", "control/x.go", `import "net/http"; var s = http.Server{Addr: ":1"}`, "G112"},
+		{"G112, a server with one", "control/x.go", `import "net/http"; var s = http.Server{ReadHeaderTimeout: 1}`, ""},
+		{"G402, TLS with anybody", "control/x.go", `import "net/http"; var c = http.Config{InsecureSkipVerify: true}`, "G402"},
+		{"G301, an open folder", "control/x.go", `import "os"; func f() { _ = os.MkdirAll("x", 0o755) }`, "G301"},
+		{"G301, a private folder", "control/x.go", `import "os"; func f() { _ = os.MkdirAll("x", 0o700) }`, ""},
+		{"G302, an open file", "control/x.go", `import "os"; func f() { os.OpenFile("x", os.O_RDWR, 0o644) }`, "G302"},
+		{"G306, an open file, written", "control/x.go", `import "os"; func f() { _ = os.WriteFile("x", nil, 0644) }`, "G306"},
+		{"G204, a shell", "gateway/x.go", `import "os/exec"; func f(a string) { exec.Command("sh", "-c", a) }`, "G204"},
+		{"G204, a program", "gateway/x.go", `import "os/exec"; func f(a string) { exec.Command("git", a) }`, ""},
+		{"G202, SQL from a name", "route/sqlite/x.go", `type d struct{}; func (d) Exec(string) {}; func f(n string) { d{}.Exec("DELETE FROM " + n) }`, "G202"},
+		{"G202, SQL from a format", "route/sqlite/x.go", `import "fmt"; type d struct{}; func (d) Query(string) {}; func f(n string) { d{}.Query(fmt.Sprintf("DELETE FROM %s", n)) }`, "G202"},
+		{"G202, SQL in two lines", "route/sqlite/x.go", `type d struct{}; func (d) Exec(string) {}; func f() { d{}.Exec("DELETE" + " FROM x") }`, ""},
 		{"failed to", "route/x.go", `import "errors"; var e = errors.New("failed to open")`, "being done"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -78,6 +95,24 @@ func TestRulesFire(t *testing.T) {
 				t.Errorf("found %q, want %q", got, tc.want)
 			}
 		})
+	}
+}
+
+func TestExcuses(t *testing.T) {
+	t.Parallel()
+	e := Excuses[0]
+	excused := Finding{e.File, 3, e.Rule + ": something"}
+	other := Finding{"control/x.go", 3, e.Rule + ": something"}
+	if got := excuse([]Finding{excused, other}, false); len(got) != 1 || got[0] != other {
+		t.Errorf("left: %v, want %v", got, other)
+	}
+	if got := excuse(nil, true); len(got) != len(Excuses) || !strings.Contains(got[0].Text, "nothing to excuse") {
+		t.Errorf("of excuses that excuse nothing are told: %v", got)
+	}
+	for _, e := range Excuses {
+		if e.Why == "" {
+			t.Errorf("%s in %s is excused without a reason", e.Rule, e.File)
+		}
 	}
 }
 
