@@ -95,6 +95,7 @@ func TestPageInBrowser(t *testing.T) {
 		{"shows wrong fields at their place, form and JSON in step", browser.View{}, pageFields},
 		{"packs several files", browser.View{}, pagePacks},
 		{"rolls back, changes the descriptor, removes", browser.View{}, pageVersions},
+		{"takes any method where the descriptor names none", browser.View{}, pageMethod},
 		{"is worked with the keyboard alone", browser.View{}, pageKeyboard},
 		{"looks right in light", browser.View{}, pageLooks("light")},
 		{"looks right in dark", browser.View{Dark: true}, pageLooks("dark")},
@@ -348,6 +349,20 @@ func pageVersions(p picture) {
 			p.t.Fatalf("changes %q, want %q at %d", p.api.changes, want, i)
 		}
 	}
+}
+
+// A form that shows another default than the API's would change what it saves.
+func pageMethod(p picture) {
+	p.open("")
+	p.api.mu.Lock()
+	delete(p.api.one["ping"]["descriptor"].(object), "method")
+	p.api.mu.Unlock()
+	p.at("#/f/ping/settings")
+	p.until("document.getElementById('s-method')?.value === 'ANY'")
+	p.at("#/f/python")
+	p.until("document.querySelector('#panel-try select')?.value === 'POST'")
+	p.at("#/deploy")
+	p.until("document.getElementById('d-method')?.value === 'POST'")
 }
 
 func pageKeyboard(p picture) {

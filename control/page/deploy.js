@@ -287,7 +287,7 @@ const deploy = {
     at("deploy-progress").hidden = true;
     at("deploy-result").hidden = true;
     at("code-error").textContent = "";
-    let value = { name: "hello-go", runtime: "go" };
+    let value = { name: "hello-go", runtime: "go", method: "POST" };
     if (name) {
       try {
         const f = await ask(pathOf(name));

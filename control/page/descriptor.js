@@ -110,7 +110,7 @@ const descriptorEditor = (parent, prefix, { fixed = [], changed = () => {} } = {
   };
 
   // Method and path stand together, as on the wire.
-  choice("method", "Method", methods.map((m) => [m, m]), "POST");
+  choice("method", "Method", methods.map((m) => [m, m]), "ANY");
   text("path", "Path", { placeholder: "/api/…, chosen for you", mono: true });
   const route = make("div.field", null,
     make("span.label-row", null, "Route"),

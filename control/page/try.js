@@ -8,7 +8,7 @@ const responseBytesMax = 1 << 20; // more than eyes read; the rest is counted
 // name answers any method too.
 const tryIt = (parent, prefix, { name, routes, sample = "" }) => {
   const addresses = [
-    ...routes.map((r) => ({ methods: r.method === "ANY" ? ["GET", "POST", "PUT", "PATCH", "DELETE"] : [r.method], path: r.path })),
+    ...routes.map((r) => ({ methods: r.method === "ANY" ? ["POST", "GET", "PUT", "PATCH", "DELETE"] : [r.method], path: r.path })),
     { methods: ["POST", "GET", "PUT", "PATCH", "DELETE"], path: "/function/" + encodeURIComponent(name) },
   ];
   const path = make("input.mono", { id: prefix + "path", type: "text", spellcheck: false, autocomplete: "off", autocapitalize: "off", "aria-label": "Path", value: addresses[0].path.replace(/\/\*$/, "/") });
