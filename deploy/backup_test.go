@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -521,4 +522,51 @@ func FuzzRestore(f *testing.F) {
 			t.Errorf("it has written beside the data directory: %v, %v", got, err)
 		}
 	})
+}
+
+// hookContext calls f once, when a backup has begun to write its archive.
+type hookContext struct {
+	context.Context
+	dir  string
+	once sync.Once
+	f    func()
+}
+
+func (c *hookContext) Err() error {
+	if found, _ := filepath.Glob(filepath.Join(c.dir, ".baton-backup-*", "backup.tar")); len(found) > 0 {
+		c.once.Do(c.f)
+	}
+	return c.Context.Err()
+}
+
+// A function that is removed, files and all, after the database was copied: the
+// backup begins anew, and is of the later moment.
+func TestBackupBeginsAnew(t *testing.T) {
+	t.Parallel()
+	d := fullDesk(t)
+	f, err := d.Get(t.Context(), "b")
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	ctx := &hookContext{Context: t.Context(), dir: dir, f: func() {
+		if err := d.Delete(context.Background(), "b", Conditions{}); err != nil {
+			t.Error(err)
+		}
+		if err := removeAll(filepath.Join(d.data, "functions", f.ID)); err != nil {
+			t.Error(err)
+		}
+	}}
+	to := filepath.Join(dir, "b.tar")
+	content, err := Backup(ctx, BackupOptions{Data: d.data, File: to, Settings: settingNames, Now: time.Now()})
+	if err != nil || content.Functions != 1 || content.Versions != 2 {
+		t.Fatalf("%+v, %v; want the one function that is left", content, err)
+	}
+	text, err := os.ReadFile(to)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if done, err := restore(t, filepath.Join(t.TempDir(), "data"), text, false); err != nil || done.Functions != 1 {
+		t.Errorf("restored: %+v, %v", done, err)
+	}
 }

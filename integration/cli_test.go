@@ -143,20 +143,25 @@ func TestCommandLineLife(t *testing.T) {
 	s.must(words("invoke hello"), `{"says":"two"}`)
 	s.must(words("deploy hello --target wasm"), "version 2 of hello serves already")
 	s.must(words("deploy hello --target wasm --memory 64"), "version 3 of hello serves, without a new build")
+	// The descriptor alone: as a file, without code.
+	s.write("alone.json", `{"name":"hello","runtime":"c","target":"wasm","path":"/api/hello","memory":64,"env":{"A":"b"}}`)
+	s.must(words("deploy --descriptor alone.json"), "version 4 of hello serves, without a new build")
+	s.fails(1, words("deploy --descriptor alone.json --target native"), "name the folder or file with the code")
+	s.must(words("rollback hello 3"), "version 3 of hello serves\n")
 	var versions []struct {
 		Version    int
 		Active     bool
 		Descriptor struct{ Memory int }
 	}
-	if err := json.Unmarshal([]byte(s.must(words("versions hello --json")).out), &versions); err != nil || len(versions) != 3 ||
-		!versions[0].Active || versions[0].Version != 3 || versions[0].Descriptor.Memory != 64 {
+	if err := json.Unmarshal([]byte(s.must(words("versions hello --json")).out), &versions); err != nil || len(versions) != 4 ||
+		!versions[1].Active || versions[1].Version != 3 || versions[1].Descriptor.Memory != 64 {
 		t.Errorf("versions: %+v, %v", versions, err)
 	}
 	s.must(words("rollback hello 1"), "version 1 of hello serves\n")
 	s.must(words("invoke hello"), "Hello from C")
 	s.must(words("rollback hello 2"), "version 2 of hello serves\n")
 	s.must(words("invoke hello"), `{"says":"two"}`)
-	s.fails(1, words("rollback hello 9"), "version 9 is not kept; there are 1, 2, 3")
+	s.fails(1, words("rollback hello 9"), "version 9 is not kept; there are 1, 2, 3, 4")
 	s.must(words("versions hello"), "\n2        *")
 
 	// Each worker writes its own log, within 50 ms.

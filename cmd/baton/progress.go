@@ -28,7 +28,7 @@ type progress struct {
 	since time.Time // of state
 	sent  int64     // bytes
 	total int64     // 0: not known
-	drawn bool      // the line stands there
+	line  string    // that stands there; empty: none
 	log   strings.Builder
 	open  bool // what was printed last did not end its line
 	over  bool
@@ -110,15 +110,17 @@ func (p *progress) draw() {
 	case elapsed >= time.Second:
 		line = fmt.Sprintf("%s, %d s", line, int(elapsed.Seconds()))
 	}
-	_, _ = io.WriteString(p.to, "\r\x1b[K"+line+" ...")
-	p.drawn = true
+	if line += " ..."; line != p.line {
+		_, _ = io.WriteString(p.to, "\r\x1b[K"+line)
+		p.line = line
+	}
 }
 
 // clear takes the line away. p.mu is held.
 func (p *progress) clear() {
-	if p.drawn {
+	if p.line != "" {
 		_, _ = io.WriteString(p.to, "\r\x1b[K")
-		p.drawn = false
+		p.line = ""
 	}
 }
 
