@@ -93,6 +93,10 @@ func Backup(ctx context.Context, o BackupOptions) (content BackupContent, err er
 	if target == o.Data || strings.HasPrefix(target, o.Data+string(filepath.Separator)) {
 		return content, fmt.Errorf("backup: %s lies in the data directory, which would become part of itself: write it elsewhere", o.File)
 	}
+	if info, err := os.Stat(o.Data); err == nil && int(info.Sys().(*syscall.Stat_t).Uid) != os.Geteuid() {
+		// Root could, and might leave files of the database that the server cannot open.
+		return content, fmt.Errorf("backup: %s belongs to user %d, and this process runs as %d: run it as that user", o.Data, info.Sys().(*syscall.Stat_t).Uid, os.Geteuid())
+	}
 	if info, err := os.Lstat(target); err == nil && !info.Mode().IsRegular() {
 		return content, fmt.Errorf("backup: %s is there, and no file: %s", o.File, info.Mode().Type())
 	}

@@ -18,6 +18,7 @@ import (
 	"testing"
 	"time"
 
+	"baton/internal/testenv"
 	"baton/route/sqlite"
 )
 
@@ -568,5 +569,17 @@ func TestBackupBeginsAnew(t *testing.T) {
 	}
 	if done, err := restore(t, filepath.Join(t.TempDir(), "data"), text, false); err != nil || done.Functions != 1 {
 		t.Errorf("restored: %+v, %v", done, err)
+	}
+}
+
+func TestBackupOfAnotherUser(t *testing.T) {
+	t.Parallel()
+	testenv.NeedFeature(t, "root", os.Geteuid() == 0, errors.New("only root can give a folder away"))
+	data := t.TempDir()
+	if err := os.Chown(data, 1, 1); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Backup(t.Context(), BackupOptions{Data: data, File: filepath.Join(t.TempDir(), "b.tar"), Now: time.Now()}); err == nil || !strings.Contains(err.Error(), "belongs to user 1") {
+		t.Errorf("another user's data directory: %v", err)
 	}
 }
