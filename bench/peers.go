@@ -25,7 +25,7 @@ func Peers(binary, cache string, log io.Writer) []Peer {
 		own("wazero", "wazero", func(dir string) ([]string, error) { return compileC(dir, "hello.c", true) }),
 		own("spawn", "spawn", func(dir string) ([]string, error) { return compileC(dir, "hello.c", false) }),
 		own("python", "spawn", func(dir string) ([]string, error) {
-			python, err := find("python3", "apt-get install python3")
+			python, err := interpreter()
 			if err != nil {
 				return nil, err
 			}
@@ -42,6 +42,20 @@ func Peers(binary, cache string, log io.Writer) []Peer {
 		peers = append(peers, Baton(manyServer(n), binary, 0, Many(n)))
 	}
 	return peers
+}
+
+// interpreter finds python3 where it really is: a script of a version manager
+// that looks for it would be measured with each request.
+func interpreter() (string, error) {
+	python, err := find("python3", "apt-get install python3")
+	if err != nil {
+		return "", err
+	}
+	output, err := exec.Command(python, "-c", "import sys; print(sys.executable)").Output()
+	if err != nil {
+		return "", fmt.Errorf("%s: %w", python, err)
+	}
+	return strings.TrimSpace(string(output)), nil
 }
 
 // peerNamed finds a peer.

@@ -2,4 +2,4 @@
 
 
 def handler(event):
-    return {"token": event["query"].get("t", "")}
+    return {"token": event["queryStringParameters"].get("t", "")}

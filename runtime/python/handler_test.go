@@ -69,7 +69,7 @@ func TestReplies(t *testing.T) {
 	} {
 		out, log, got := call(l, c.query, "")
 		log = strings.TrimPrefix(log, "loaded\n") // the first request's
-		if out != c.out || got != c.want || !strings.Contains(log, c.log) || c.log == "" && log != "" || strings.Contains(log, "<string>") {
+		if out != c.out || got != c.want || !strings.Contains(log, c.log) || c.log == "" && log != "" || strings.Contains(log, "<baton>") {
 			t.Errorf("%s: %.200q (%d bytes), want %.200q; %+v; log %q", c.query, out, len(out), c.out, got, log)
 		}
 	}
@@ -194,7 +194,7 @@ func TestHandlerState(t *testing.T) {
 				t.Errorf("log of request %d is %q", i, log)
 			}
 			if _, log, got := call(l, "raise", ""); got != (runtime.Result{Reason: runtime.Exit, Exit: 1}) || !strings.HasPrefix(log, "Traceback (most recent call last):\n") ||
-				!strings.HasSuffix(log, "KeyError: 'gone'\n") || strings.Contains(log, "<string>") {
+				!strings.HasSuffix(log, "KeyError: 'gone'\n") || strings.Contains(log, "<baton>") {
 				t.Errorf("%+v, log %q", got, log)
 			}
 			i++ // an exception ends a request, not the interpreter
@@ -390,7 +390,7 @@ func TestLoadFailures(t *testing.T) {
 			l := load(t, "m.py", files{"m.py": c.source}, runtime.Function{})
 			for range 3 {
 				_, log, got := call(l, "", "")
-				if got != c.want || !strings.HasSuffix(log, c.log) || strings.Contains(log, "<string>") {
+				if got != c.want || !strings.HasSuffix(log, c.log) || strings.Contains(log, "<baton>") {
 					t.Errorf("%+v, log %q", got, log)
 				}
 			}

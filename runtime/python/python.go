@@ -3,7 +3,6 @@ package python
 import (
 	"bytes"
 	"context"
-	_ "embed"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -25,9 +24,6 @@ import (
 	"baton/runtime/child"
 	"baton/runtime/event"
 )
-
-//go:embed server.py
-var serverSource string
 
 const (
 	// stdoutBytes is what the pipe of a script's output holds: what it writes
@@ -53,6 +49,7 @@ type Executor struct {
 
 	finding sync.Mutex   // held while the interpreter is looked for
 	found   *Interpreter // guarded by finding; nil: not found yet
+	code    []byte       // guarded by finding; the server's, for that interpreter
 
 	mu     sync.Mutex
 	loaded map[*loaded]bool // guarded by mu
@@ -80,19 +77,24 @@ func (e *Executor) Close() error {
 	return nil
 }
 
-// interpreter finds the interpreter. A machine that has none is looked at
-// again at the next load.
-func (e *Executor) interpreter(ctx context.Context) (Interpreter, error) {
+// interpreter finds the interpreter and compiles the server for it. A machine
+// that has none is looked at again at the next load.
+func (e *Executor) interpreter(ctx context.Context) (*Interpreter, []byte, error) {
 	e.finding.Lock()
 	defer e.finding.Unlock()
 	if e.found != nil {
-		return *e.found, nil
+		return e.found, e.code, nil
 	}
 	found, err := Find(ctx, e.path)
-	if err == nil {
-		e.found = &found
+	if err != nil {
+		return nil, nil, err
 	}
-	return found, err
+	code, err := found.compile(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	e.found, e.code = &found, code
+	return e.found, e.code, nil
 }
 
 // Load implements runtime.Executor. It starts nothing: the first request does.
@@ -104,7 +106,7 @@ func (e *Executor) Load(ctx context.Context, f *runtime.Function) (runtime.Loade
 	if !info.Mode().IsRegular() {
 		return nil, fmt.Errorf("file %s: not a file", f.Module)
 	}
-	python, err := e.interpreter(ctx)
+	python, code, err := e.interpreter(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -112,7 +114,7 @@ func (e *Executor) Load(ctx context.Context, f *runtime.Function) (runtime.Loade
 	if err != nil {
 		return nil, err
 	}
-	l := &loaded{executor: e, f: f, memory: f.Memory()}
+	l := &loaded{executor: e, f: f, code: code, memory: f.Memory()}
 	if f.Handler != "" {
 		l.addVariable("_HANDLER=" + f.Handler)
 	}
@@ -131,15 +133,16 @@ func (e *Executor) Load(ctx context.Context, f *runtime.Function) (runtime.Loade
 		filter = e.filter
 	}
 	spec.Read = append(spec.Read, python.Read...)
-	spec.Env = append(spec.Env, "PATH=/usr/local/bin:/usr/bin:/bin")
+	// Symbols are looked up once, by the server, and not by each of its forks.
+	spec.Env = append(spec.Env, "PATH=/usr/local/bin:/usr/bin:/bin", "LD_BIND_NOW=1")
 	spec.Processes++ // the server's own forks; the filter takes them back
 	l.bounded = !slices.Contains(e.shared.Without, "rlimits")
 	spec.MemoryMB = 0 // the server bounds itself, once it is there
 	spec.Argv = []string{
-		python.Path, "-I", "-B", "-X", "utf8", "-c", serverSource,
+		python.Path, "-I", "-B", "-X", "utf8", "-c", starter,
 		f.Module, folder, functionOf(f.Handler, f.Module), f.Name, strconv.FormatInt(l.memory>>20, 10), filter,
 	}
-	l.pool = e.shared.NewPool(child.Config{Name: f.Name, Spec: spec, Open: open, Ready: l.ready, Free: free})
+	l.pool = e.shared.NewPool(child.Config{Name: f.Name, Spec: spec, Open: l.open, Ready: l.ready, Free: free})
 	e.mu.Lock()
 	e.loaded[l] = true
 	e.mu.Unlock()
@@ -162,6 +165,7 @@ type loaded struct {
 	executor  *Executor
 	f         *runtime.Function
 	pool      *child.Pool
+	code      []byte // the server's
 	memory    int64
 	bounded   bool
 	variables []byte // its own, each with its NUL
@@ -199,20 +203,21 @@ type server struct {
 	started bool           // the output is being pumped
 }
 
-// open makes the file in memory. The child's descriptor is another opening of it, which can only
-// read: its flags are not ours.
-func open(p *child.Process) error {
+// open makes the file in memory that a script reads the body from, and the one
+// that the server's code is in.
+func (l *loaded) open(p *child.Process) error {
 	s := &server{body: -1, out: make([]byte, readBytes)}
 	p.State = s
-	n, err := sys.Memfd("body")
+	var err error
+	if s.body, p.Stdin, err = inMemory("body", nil); err != nil {
+		return err
+	}
+	n, f, err := inMemory("server", l.code)
 	if err != nil {
 		return err
 	}
-	s.body = n
-	p.Stdin, err = os.OpenFile("/proc/self/fd/"+strconv.Itoa(n), os.O_RDONLY, 0)
-	if err != nil {
-		return fmt.Errorf("open a file in memory: %w", err)
-	}
+	_ = syscall.Close(n)
+	p.Files = append(p.Files, f)
 	return nil
 }
 
@@ -321,9 +326,6 @@ func (l *loaded) result(s *server, a answer) runtime.Result {
 		status := syscall.WaitStatus(a.status)
 		if r.Exit = int32(status.ExitStatus()); status.Signaled() {
 			r = child.Signalled(status.Signal())
-		}
-		if int64(min(a.number, 1<<40))<<10 >= l.memory && r.Exit != 0 {
-			a.flags |= flagMemory
 		}
 	}
 	switch {

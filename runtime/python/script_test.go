@@ -114,13 +114,13 @@ func TestTraceback(t *testing.T) {
 	_, log, _ := call(l, "raise", "")
 	lines := strings.Split(log, "\n")
 	if lines[0] != "Traceback (most recent call last):" || !strings.Contains(lines[1], `script.py", line `) || !strings.Contains(log, "    deep.fail()") ||
-		!strings.Contains(log, `inner/deep.py", line 4, in fail`) || strings.Contains(log, "<string>") {
+		!strings.Contains(log, `inner/deep.py", line 4, in fail`) || strings.Contains(log, "<baton>") {
 		t.Errorf("log is %q", log)
 	}
 	l = load(t, "wrong.py", files{"wrong.py": "print(1\n"}, runtime.Function{})
 	for range 2 {
 		out, log, got := call(l, "", "")
-		if out != "" || got != (runtime.Result{Reason: runtime.Exit, Exit: 1}) || !strings.Contains(log, "SyntaxError") || strings.Contains(log, "<string>") {
+		if out != "" || got != (runtime.Result{Reason: runtime.Exit, Exit: 1}) || !strings.Contains(log, "SyntaxError") || strings.Contains(log, "<baton>") {
 			t.Errorf("%q, %+v, log %q", out, got, log)
 		}
 	}

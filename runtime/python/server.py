@@ -1,25 +1,28 @@
 # baton's Python server: one interpreter that runs one function, one request at
-# a time. It is started in the sandbox, with -c; doc.go says what it is, wire.go
-# draws the frames of its channel.
+# a time. It is started in the sandbox, as code that was compiled before; doc.go
+# says what it is, wire.go draws the frames of its channel.
 #
 # A file that defines the handler is loaded once and its handler called per
 # request. Any other file is a plain script: it is compiled once, and runs in a fork
 # of this process, which never runs anything of it itself.
+#
+# What is in this process costs each fork: a page of its memory some 0.1 us to
+# share, and one that is written to some 2 us. So a script's server
+# imports little, and leaves what needs memory to a process that ends.
 import sys
 
 started_with = frozenset(sys.modules)
 
 import atexit
-import binascii
 import builtins
 import gc
-import json
-import mmap
+import marshal
 import os
 import resource
 import struct
 import time
 
+import _operator
 import _socket
 from _frozen_importlib import ModuleSpec
 from _frozen_importlib_external import SourceFileLoader
@@ -29,7 +32,7 @@ MAGIC = 0x31595042  # BPY1
 
 CONFIG = struct.Struct("<IIQ")  # magic, bytes of variables, address space
 REQUEST = struct.Struct("<IIIIQ")  # magic, flags, bytes of the event or variables, milliseconds left, bytes of the body
-ANSWER = struct.Struct("<IIiIQ")  # magic, kind, status, flags, number
+ANSWER = struct.Struct("<IIiIQ")  # magic, kind, status, flags, bytes
 PART = struct.Struct("<I")  # bytes of the next part of a streamed body; 0: it is over
 
 HELLO, READY, ENDED, ANSWERED, FAILED, NO_FORK = 1, 2, 3, 4, 5, 6
@@ -40,6 +43,10 @@ NO_REQUEST = 97  # exit code of a fork whose channel has ended
 FAILED_FOR = 1.0  # seconds for which a file that cannot be loaded is not tried again
 FOLDER_MAX = 1000  # files of a folder that are compiled ahead
 READ = 1 << 16
+
+os.environ.pop("LD_BIND_NOW", None)  # symbols are looked up once, here
+
+OURS = "<baton>"  # the file name of this code
 
 # argv: -c, file, folder, function ("": handler, if there is one), name, memory in MiB, filter
 FILE, FOLDER, FUNCTION, NAME, MEMORY, FILTER = sys.argv[1:7]
@@ -72,17 +79,18 @@ def make_refuse():
     if not FILTER:
         return None
     try:
-        import ctypes
-    except ImportError:
-        return None
-    code = ctypes.create_string_buffer(bytes.fromhex(FILTER))
-    program = ctypes.create_string_buffer(struct.pack("@HP", (len(code) - 1) // 8, ctypes.addressof(code)))
-    prctl = ctypes.CDLL(None).prctl
-    prctl.argtypes = [ctypes.c_int, ctypes.c_ulong, ctypes.c_void_p, ctypes.c_ulong, ctypes.c_ulong]
-    at = ctypes.addressof(program)
+        # Not ctypes, which is half a megabyte.
+        from _ctypes import call_function, dlopen, dlsym
 
-    def refuse(prctl=prctl, at=at, keep=(code, program)):
-        return prctl(22, 2, at, 0, 0) == 0  # PR_SET_SECCOMP, SECCOMP_MODE_FILTER
+        prctl = dlsym(dlopen(None, os.RTLD_NOW), "prctl")
+    except (ImportError, OSError):
+        return None
+    code = bytes.fromhex(FILTER)
+    # struct sock_fprog; the bytes of an object are at the end of it, before a NUL.
+    program = struct.pack("@HP", len(code) // 8, id(code) + bytes.__basicsize__ - 1)
+
+    def refuse(mode=2, call=call_function, prctl=prctl, program=program, keep=code):
+        return call(prctl, (22, mode, program)) == 0  # PR_SET_SECCOMP, SECCOMP_MODE_FILTER
 
     return refuse
 
@@ -168,6 +176,41 @@ def is_standard(name):
     return any(os.path.exists(os.path.join(place, file)) for file in (name + ".py", os.path.join(name, "__init__.py")))
 
 
+def look():
+    """Looks at the file, in a process of its own: whether it defines a handler,
+    its code, and what look_through finds."""
+    nothing = (False, None, {}, ())
+    out, into = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            tree, code = tree_of(FILE)
+            if FUNCTION or tree is not None and "handler" in names_of(tree.body):
+                found = (True, None, {}, ())
+            elif tree is not None:
+                found = (False, code) + look_through(tree)
+            else:
+                found = nothing
+            data = marshal.dumps(found)
+            while data:
+                data = data[os.write(into, data) :]
+        finally:
+            os._exit(0)
+    os.close(into)
+    data = b""
+    while True:
+        part = os.read(out, READ)
+        if not part:
+            break
+        data += part
+    os.close(out)
+    os.waitpid(pid, 0)
+    try:
+        return marshal.loads(data)
+    except (EOFError, ValueError, TypeError):
+        return nothing
+
+
 # What must not be imported for somebody else: it opens a browser, a window, or prints.
 NOT_AHEAD = {"antigravity", "this", "idlelib", "turtledemo", "turtle", "tkinter", "test", "__main__", "readline", "rlcompleter", "site", "sitecustomize", "usercustomize"}
 
@@ -227,7 +270,7 @@ def report(error):
     """Prints an exception as Python does, without our own frames."""
     try:
         trace = error.__traceback__
-        while trace is not None and trace.tb_frame.f_code.co_filename in ("<string>", "<frozen importlib._bootstrap>", "<frozen importlib._bootstrap_external>"):
+        while trace is not None and trace.tb_frame.f_code.co_filename in (OURS, "<frozen importlib._bootstrap>", "<frozen importlib._bootstrap_external>"):
             trace = trace.tb_next
         error.__traceback__ = trace
         sys.excepthook(type(error), error, trace)
@@ -257,29 +300,25 @@ def exit_code(error):
 def flush():
     """Flushes the standard streams. False: not everything could be written."""
     whole = True
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            if stream is not None and not getattr(stream, "closed", False):
-                stream.flush()
-        except Exception:
-            whole = stream is sys.stderr and whole
+    try:
+        sys.stdout.flush()
+    except Exception:
+        whole = sys.stdout is None or getattr(sys.stdout, "closed", False)
+    try:
+        sys.stderr.flush()
+    except Exception:
+        pass
     return whole
 
 
-def finish(main):
-    """The end of a script, as the interpreter makes it: threads, exit
-    functions, streams, and what the script's names hold."""
-    threading = sys.modules.get("threading")
-    if threading is not None:
-        threading._shutdown()
-    atexit._run_exitfuncs()
-    whole = flush()
-    main.__dict__.clear()
-    gc.collect()
-    return flush() and whole
-
-
 # Plain scripts.
+
+
+REHEARSALS = 30  # the interpreter specialises code that has run some 8 times
+SAMPLE = b"".join(b"HTTP_SAMPLE_%d=%s\0" % (i, b"x" * i) for i in range(1, 40, 3))
+
+
+cut = _operator.methodcaller("split", b"=", 1)
 
 
 class Script:
@@ -287,8 +326,14 @@ class Script:
         self.code = code
         self.main = type(sys)("__main__")
         self.main.__dict__.update(__file__=FILE, __loader__=SourceFileLoader("__main__", FILE), __builtins__=builtins, __cached__=None)
-        self.oom = mmap.mmap(-1, mmap.PAGESIZE)  # shared with the forks
+        self.said, self.say = os.pipe()  # one byte: out of memory
+        os.set_blocking(self.said, False)
         self.refuse = make_refuse()
+        table = getattr(os.environ, "_data", None)
+        if self.refuse is not None and type(table) is dict:
+            self.variables = table.update  # nobody is started who would get them from the C library
+        else:
+            self.variables = os.environb.update
         if codes:
             compiled = SourceFileLoader.get_code
 
@@ -297,13 +342,32 @@ class Script:
 
             SourceFileLoader.get_code = get_code
 
+    def rehearse(self):
+        """Does what forks do, so that caches of the interpreter are filled
+        before they are shared: a fork that fills one copies its page."""
+        ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_STREAM)
+        stdout = sys.stdout
+        code = compile("import os, sys\nprint(os.environ.get('PATH'), sys.argv)\n", OURS, "exec")
+        with open(os.devnull, "w") as sys.stdout:
+            for _ in range(REHEARSALS):
+                theirs.send(REQUEST.pack(MAGIC, 0, len(SAMPLE), 0, 0) + SAMPLE)
+                self.take(ours)
+                main = type(sys)("rehearsal")
+                exec(code, main.__dict__)
+                self.finish(main)
+        for pair in SAMPLE[:-1].split(b"\0"):
+            del os.environb[cut(pair)[0]]
+        sys.stdout = stdout
+        if self.refuse is not None:
+            self.refuse(0)  # no operation has this number
+
     def serve(self):
+        self.rehearse()
         gc.collect()
         gc.freeze()
-        oom, script = self.oom, sys.modules["__main__"]
+        script = sys.modules["__main__"]  # ours goes on
         sys.modules["__main__"] = self.main
         while True:
-            oom[0] = 0
             try:
                 pid = os.fork()
             except OSError as error:
@@ -311,26 +375,34 @@ class Script:
                 os._exit(1)
             if pid == 0:
                 self.run()
-            _, status, usage = os.wait4(pid, 0)
-            if os.WIFEXITED(status) and os.WEXITSTATUS(status) == NO_REQUEST:
-                try:
-                    if not channel.recv(1, _socket.MSG_PEEK | _socket.MSG_DONTWAIT):
-                        os._exit(0)
-                except BlockingIOError:
-                    pass  # it is the script's own
-            left = sweep() or not self.empty()
-            answer(ENDED, status, (LEFT if left else 0) | (OUT_OF_MEMORY if oom[0] else 0), usage.ru_maxrss)
+            _, status = os.waitpid(pid, 0)
+            flags = 0
+            if status:
+                flags = self.look_at(status)
+            if self.refuse is None and sweep() or os.listdir(".") and not self.empty():
+                flags |= LEFT
+            # What the request has set on what is shared.
+            os.lseek(0, 0, 0)
+            os.set_blocking(1, True)
+            os.set_blocking(2, True)
+            channel.sendall(ANSWER.pack(MAGIC, ENDED, status, flags, 0))
+
+    def look_at(self, status):
+        """The flags of an end that is not success; the end of the channel is ours."""
+        if os.WIFEXITED(status) and os.WEXITSTATUS(status) == NO_REQUEST:
+            try:
+                if not channel.recv(1, _socket.MSG_PEEK | _socket.MSG_DONTWAIT):
+                    os._exit(0)
+            except BlockingIOError:
+                pass  # it is the script's own
+        try:
+            return OUT_OF_MEMORY if os.read(self.said, 16) else 0
+        except BlockingIOError:
+            return 0
 
     def empty(self):
         """Removes what the request has left in the working directory."""
-        if not os.listdir("."):
-            return True
         import shutil
-
-        def again(function, path, _):
-            os.chmod(os.path.dirname(path) or ".", 0o700)
-            os.chmod(path, 0o700)
-            function(path)
 
         try:
             for entry in list(os.scandir(".")):
@@ -347,12 +419,15 @@ class Script:
             pass
         return not os.listdir(".")
 
+    # From here on it is the fork, where each name, attribute and type that is used for
+    # the first time may cost a page: rather few of them than many.
+
     def run(self):
         """The fork: waits for its request, and becomes the script."""
         code = 1
         try:
             if self.refuse is not None and not self.refuse():
-                self.refuse = None
+                raise OSError("new processes cannot be refused")
             self.accept()
             gc.enable()
             try:
@@ -363,53 +438,54 @@ class Script:
                 code = 0
             except BaseException as error:
                 if isinstance(error, MemoryError):
-                    self.oom[0] = 1
+                    os.write(self.say, b"m")
                 code = exit_code(error)
                 del error
-            if not finish(self.main) and code == 0:
+            if not self.finish(self.main) and code == 0:
                 code = 120  # as the interpreter itself
         except MemoryError:
-            self.oom[0] = 1
+            os.write(self.say, b"m")
         except BaseException as error:
             exit_code(error)
         finally:
             os._exit(code)
 
     def accept(self):
-        data, ancillary, _, _ = channel.recvmsg(READ >> 2, _socket.CMSG_SPACE(4))
+        flags, ancillary = self.take(channel)
+        if flags:
+            (descriptor,) = struct.unpack("i", ancillary[0][2])
+            os.dup2(descriptor, 0)
+            os.close(descriptor)
+            sys.stdin = sys.__stdin__ = open(0, encoding="utf-8", errors="surrogateescape", closefd=False)
+        os.close(CHANNEL)
+
+    def take(self, channel):
+        """Reads a request and sets its variables: its flags, and what came along."""
+        data, ancillary, _, _ = channel.recvmsg(READ >> 2, 64)
         if len(data) < REQUEST.size:
-            data += receive(REQUEST.size - len(data)) if data else b""
             if not data:
                 os._exit(NO_REQUEST)
+            data += receive(REQUEST.size - len(data))
         magic, flags, size, _, _ = REQUEST.unpack_from(data)
         if magic != MAGIC:
             os._exit(NO_REQUEST)
         text = data[REQUEST.size :]
         if len(text) < size:
             text += receive(size - len(text))
-        self.set_variables(text)
-        if flags & STREAMED:
-            (descriptor,) = struct.unpack("i", ancillary[0][2])
-            os.dup2(descriptor, 0)
-            os.close(descriptor)
-            sys.stdin = sys.__stdin__ = open(0, encoding="utf-8", errors="surrogateescape", closefd=False)
-        else:
-            os.lseek(0, 0, os.SEEK_SET)
-        # What an earlier request has set on what is shared.
-        os.set_blocking(1, True)
-        os.set_blocking(2, True)
-        channel.close()
+        if size:
+            self.variables(map(cut, text[:-1].split(b"\0")))
+        return flags, ancillary
 
-    def set_variables(self, text):
-        pairs = [pair.partition(b"=") for pair in bytes(text).split(b"\0")[:-1]]
-        table = getattr(os.environ, "_data", None)
-        if self.refuse is not None and type(table) is dict:
-            # Nobody is started who would get them from the C library.
-            for name, _, value in pairs:
-                table[name] = value
-            return
-        for name, _, value in pairs:
-            os.environb[name] = value
+    def finish(self, main):
+        """The end of a script, as the interpreter makes it: threads, exit
+        functions, what the script's names hold, and streams."""
+        threading = sys.modules.get("threading")
+        if threading is not None and main is self.main:
+            threading._shutdown()
+        atexit._run_exitfuncs()
+        main.__dict__.clear()
+        gc.collect()
+        return flush()
 
 
 # Handlers.
@@ -430,8 +506,7 @@ class Context:
         return max(0, int((self._deadline - time.monotonic()) * 1000))
 
 
-encode = json.JSONEncoder(allow_nan=False).encode
-decode = json.JSONDecoder().scan_once
+encode = decode = binascii = None  # what only handlers need, see Handler
 
 
 def field(name, value):
@@ -501,6 +576,12 @@ def encode_reply(reply):
 
 class Handler:
     def __init__(self, name):
+        global encode, decode, binascii
+        import binascii
+        import json
+
+        encode = json.JSONEncoder(allow_nan=False).encode
+        decode = json.JSONDecoder().scan_once
         self.name = name
         self.call = None  # takes event and request
         self.failed = None  # a text and when, of a file that could not be loaded
@@ -678,13 +759,10 @@ def main():
     if space:
         resource.setrlimit(resource.RLIMIT_AS, (space, space))
     gc.disable()
-    tree, code = tree_of(FILE)
-    name = FUNCTION
-    if not name and tree is not None and "handler" in names_of(tree.body):
-        name = "handler"
+    handler, code, codes, standard = look()
     sys.argv = [FILE]
-    if name:
-        handler = Handler(name)
+    if FUNCTION or handler:
+        handler = Handler(FUNCTION or "handler")
         set_path()
         forget(own_names())
         refuse = make_refuse()
@@ -698,15 +776,15 @@ def main():
         gc.enable()
         answer(READY, flags=HANDLER)
         handler.serve()
-    codes, standard = look_through(tree) if tree is not None else ({}, ())
+    names = own_names()
     for module in sorted(standard):
-        if module.partition(".")[0] not in NOT_AHEAD and module.partition(".")[0] not in own_names():
+        if module.partition(".")[0] not in NOT_AHEAD and module.partition(".")[0] not in names:
             try:
                 __import__(module)
             except BaseException:
                 pass  # the script says it
     set_path()
-    forget(own_names())
+    forget(names)
     script = Script(code, codes)
     answer(READY)
     script.serve()

@@ -29,7 +29,7 @@ const (
 
 	kindHello    = 1
 	kindReady    = 2
-	kindEnded    = 3 // of a script: status as wait4(2) gives it, number its memory in KiB
+	kindEnded    = 3 // of a script: status as wait4(2) gives it
 	kindAnswered = 4 // of a handler
 	kindFailed   = 5 // of a handler: status is an exit code
 	kindNoFork   = 6 // status is an errno
