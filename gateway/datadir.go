@@ -362,5 +362,5 @@ func Hold(path string) (release func() error, err error) {
 	if err := d.takeLock(); err != nil {
 		return nil, err
 	}
-	return d.lock.Close, nil
+	return func() error { return errors.Join(unlock(d.lock), d.lock.Close()) }, nil
 }

@@ -344,8 +344,9 @@ func (g *gateway) openPort(ctx context.Context) error {
 
 // shutdown is the order in which the process ends:
 //
-//  1. no new connection is accepted, and those that are in the backlog are;
-//     new requests on connections that the gateway holds are answered 503
+//  1. no new connection is accepted, and those that are in the backlog are and
+//     go to workers with their requests; from then on new requests on
+//     connections that the gateway holds are answered 503
 //  2. workers are told to drain: running requests finish, answered with
 //     `Connection: close`; idle connections are closed
 //  3. until no connection is open, or the drain limit is over, or Abort

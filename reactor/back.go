@@ -275,7 +275,9 @@ func (b *Back) stopWhenEmpty() {
 	if b.handBack && !b.orphan {
 		return // the gateway says Stop when it has no more connections for us
 	}
-	if b.connsOpen == 0 && b.running == 0 || b.now > b.drainEnd {
+	// What was donated before the drain is in our sockets, and is ours to serve.
+	coming := !b.orphan && b.self.Pending() > 0
+	if b.connsOpen == 0 && b.running == 0 && !coming || b.now > b.drainEnd {
 		b.stopNow()
 	}
 }

@@ -29,6 +29,11 @@ const (
 	// again every tick.
 	acceptComplaint = 10 * time.Second
 
+	// headGrace is how long a server that stops waits for requests on connections
+	// whose head has not come: silent ones are closed after idleGrace, and the
+	// rest of a head that has begun is not waited for as long as usual.
+	headGrace = 2 * idleGrace
+
 	// listenBacklog is what listen(2) is asked for; net.core.somaxconn caps it.
 	listenBacklog = 4096
 
@@ -240,13 +245,16 @@ func (f *Front) Tabled() { f.tabled.Store(true) }
 
 // StopAccepting ends the acceptance of new connections without losing one that
 // is established: the listening sockets drop every further packet, what waits
-// in the backlogs is accepted, and then they are closed. From then on new
-// requests on connections that the gateway holds are answered 503.
+// in the backlogs is accepted, and then they are closed.
+//
+// Requests that are here or on their way go to workers as before, which must
+// not drain yet: it returns when no connection is held that may bring one, after
+// headGrace at most. From then on requests on connections that the gateway holds
+// are answered 503. RATIONALE.md, "In which order does a server stop?".
 func (f *Front) StopAccepting() error {
 	f.draining.Store(true)
 	for _, l := range f.loops {
 		err := l.ask(func() {
-			l.draining = true
 			n := l.listener.Borrow()
 			if n < 0 {
 				return
@@ -270,7 +278,41 @@ func (f *Front) StopAccepting() error {
 			return err
 		}
 	}
-	return f.returns.ask(func() { f.returns.draining = true })
+	f.awaitHeads()
+	for _, l := range f.loops {
+		if err := l.ask(func() { l.draining = true; l.dispatch.flushAll() }); err != nil {
+			return err
+		}
+	}
+	return f.returns.ask(func() { f.returns.draining = true; f.returns.dispatch.flushAll() })
+}
+
+// awaitHeads waits until no loop holds a connection that may bring a request.
+func (f *Front) awaitHeads() {
+	limit := time.NewTimer(headGrace)
+	defer limit.Stop()
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		held := 0
+		for _, l := range f.loops {
+			_ = l.ask(func() {
+				for _, c := range l.conns {
+					if c != nil && c.phase == phaseHead {
+						held++
+					}
+				}
+			})
+		}
+		if held == 0 {
+			return
+		}
+		select {
+		case <-limit.C:
+			return
+		case <-tick.C:
+		}
+	}
 }
 
 // Drain waits until no connection is open any more, and returns how many are
@@ -444,6 +486,8 @@ func (l *frontLoop) onRequest(c *conn, k *call, b []byte, n int) (int, step) {
 	case verdictHealth:
 		ready := ""
 		switch {
+		case l.front.draining.Load():
+			ready = `{"status":"draining"}`
 		case !l.front.tabled.Load():
 			ready = `{"status":"no_table"}`
 		case l.front.ready.Load() == 0:

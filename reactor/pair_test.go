@@ -93,7 +93,7 @@ type pairOptions struct {
 	sendBuffer            int // of a scripted worker's donation sockets
 	maxBody               int
 	timeouts              Timeouts
-	untabled              bool
+	untabled, unopened    bool
 	wait                  time.Duration
 	fakes                 map[string]*fake // each at the path of its name
 	handlers              map[string]string
@@ -151,8 +151,10 @@ func newPairWith(t testing.TB, o pairOptions) *pair {
 	if !o.untabled {
 		p.front.Tabled()
 	}
-	if err := p.front.Open(); err != nil {
-		t.Fatal(err)
+	if !o.unopened {
+		if err := p.front.Open(); err != nil {
+			t.Fatal(err)
+		}
 	}
 	t.Cleanup(p.close)
 	return p
