@@ -3,6 +3,7 @@ package integration
 import (
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -111,20 +112,32 @@ func TestSchemaChangeReloads(t *testing.T) {
 	awaitRoute(t, s.Addr, "/again", true)
 }
 
-// How long a change takes to be live is told, not judged: the promise of 100 ms
-// is measured by make bench, and a slow machine must not fail a test.
+// How long a change takes to be live is told, not judged: a slow machine must
+// not fail a test. That each one comes is judged.
 func TestChangeLatency(t *testing.T) {
 	t.Parallel()
 	testenv.Need(t, "sqlite3")
 	s := testenv.Start(t, testenv.Options{Workers: 2})
-	ping := strings.ReplaceAll(strings.ReplaceAll(infoRow, "%MODULE%", demoModule(t, s)), `"info"`, `"ping"`)
+	row := strings.ReplaceAll(infoRow, "%MODULE%", demoModule(t, s))
 	db := open(t, s)
-	begin := time.Now()
-	if err := db.Put(t.Context(), "GET:/late", ping); err != nil {
-		t.Fatal(err)
+	c := testenv.Dial(t, s.Addr)
+	times := make([]time.Duration, 30)
+	for i := range times {
+		// By this process, which is not the server's.
+		handler := []string{"ping", "info"}[i%2]
+		begin := time.Now()
+		if err := db.Put(t.Context(), "GET:/late", strings.ReplaceAll(row, `"info"`, `"`+handler+`"`)); err != nil {
+			t.Fatal(err)
+		}
+		testenv.Until(t, "the change is live", func() bool {
+			c.Send(t, get("/late"))
+			r := c.Response(t)
+			return r.Status == 200 && strings.Contains(string(r.Body), map[string]string{"ping": "pong", "info": "service"}[handler])
+		})
+		times[i] = time.Since(begin)
 	}
-	awaitRoute(t, s.Addr, "/late", true)
-	t.Logf("live after %v", time.Since(begin))
+	slices.Sort(times)
+	t.Logf("live after %v (median of %d; %v to %v)", times[len(times)/2], len(times), times[0], times[len(times)-1])
 }
 
 func TestCommands(t *testing.T) {
