@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"sync"
+	"syscall"
 	"time"
 
 	"baton/httpparse"
@@ -37,24 +38,31 @@ type ControlConn struct {
 	closing sync.Once
 	hangup  chan struct{}
 	watched chan struct{}
+	done    chan struct{} // closed by Close
+	probe   time.Duration // from a client's FIN to the question whether it is still there, and between two
+	interim bool          // it may be asked by an interim response: not in HTTP/1.0
+
+	writes sync.Mutex // held while an interim response is written
+	begun  bool       // the answer has begun: no interim response any more
 }
 
 // newControlConn makes a connection of the descriptor n, which it owns from
 // here on, also on error. b starts with a complete head.
-func newControlConn(n int, peer sys.Peer, b []byte) (*ControlConn, error) {
+func newControlConn(n int, peer sys.Peer, b []byte, probe time.Duration) (*ControlConn, error) {
 	f := os.NewFile(uintptr(n), "control connection")
 	raw, err := net.FileConn(f) // a duplicate of its own, close-on-exec and non-blocking
 	_ = f.Close()
 	if err != nil {
 		return nil, fmt.Errorf("take over connection of %s: %w", peer.Addr(), err)
 	}
-	c := &ControlConn{Conn: raw, hangup: make(chan struct{})}
+	c := &ControlConn{Conn: raw, hangup: make(chan struct{}), done: make(chan struct{}), probe: probe}
 	var r httpparse.Request
 	o, size, _ := httpparse.ParseHead(&r, b)
 	if o != httpparse.Complete {
 		_ = raw.Close()
 		return nil, fmt.Errorf("take over connection of %s: its head is not complete", peer.Addr())
 	}
+	c.interim = r.Minor > 0
 	end := size
 	switch {
 	case r.Chunked:
@@ -130,8 +138,17 @@ func (c *ControlConn) Read(p []byte) (int, error) {
 	return n, err
 }
 
+// Write implements net.Conn.
+func (c *ControlConn) Write(p []byte) (int, error) {
+	c.writes.Lock()
+	c.begun = true
+	c.writes.Unlock()
+	return c.Conn.Write(p)
+}
+
 // Hangup is closed when the client goes away after its request was read to
-// the end; then nobody waits for the answer any more.
+// the end; then nobody waits for the answer any more. A client that has ended
+// its sending side alone still waits.
 func (c *ControlConn) Hangup() <-chan struct{} {
 	if c.ended && len(c.head) == 0 {
 		c.watch.Do(c.watchHangup)
@@ -147,12 +164,46 @@ func (c *ControlConn) watchHangup() {
 		defer close(c.watched)
 		var b [512]byte
 		for range 128 {
-			if _, err := c.Conn.Read(b[:]); err != nil {
-				close(c.hangup)
-				return
+			_, err := c.Conn.Read(b[:])
+			if err == nil {
+				continue
 			}
+			if !errors.Is(err, io.EOF) || c.awaitReset() {
+				close(c.hangup)
+			}
+			return
 		}
 	}()
+}
+
+// awaitReset says whether a client that has sent its FIN is gone; false: the
+// connection was closed here first. What is sent to a client that has fully
+// closed is answered with a reset: an interim response is, or the answer itself.
+// RATIONALE.md, "Is a FIN from the client a hang-up?".
+func (c *ControlConn) awaitReset() bool {
+	raw, err := c.Conn.(syscall.Conn).SyscallConn()
+	if err != nil {
+		return true
+	}
+	tick := time.NewTicker(c.probe)
+	defer tick.Stop()
+	for {
+		select {
+		case <-c.done:
+			return false
+		case <-tick.C:
+		}
+		c.writes.Lock()
+		if !c.begun && c.interim {
+			_, err = c.Conn.Write(continueAnswer)
+		}
+		c.writes.Unlock()
+		var ready int16
+		if e := raw.Control(func(fd uintptr) { ready, _ = sys.Poll(int(fd), 0, 0) }); e != nil || err != nil ||
+			ready&(sys.PollErr|sys.PollHup) != 0 {
+			return true
+		}
+	}
 }
 
 // Close implements net.Conn, and waits for the goroutine behind Hangup. Closing
@@ -166,6 +217,7 @@ func (c *ControlConn) Close() error {
 
 func (c *ControlConn) close() error {
 	c.watch.Do(func() {}) // from here on nobody begins to watch
+	close(c.done)
 	// An answer on its way is destroyed by a reset, and closing with unread
 	// input sends one: RFC 9112 section 9.6.
 	if tcp, ok := c.Conn.(*net.TCPConn); ok && tcp.CloseWrite() == nil {

@@ -2,8 +2,10 @@ package reactor
 
 import (
 	"io"
+	"net"
 	"strings"
 	"testing"
+	"time"
 
 	"baton/internal/testenv"
 )
@@ -51,6 +53,97 @@ func TestControlRequestIsFramed(t *testing.T) {
 					c.WantEnd(t)
 				})
 			}
+		})
+	}
+}
+
+// A control request's client that has ended its sending side gets its answer;
+// one that is gone is noticed.
+func TestControlHalfCloseAndHangup(t *testing.T) {
+	t.Parallel()
+	started, release, gone := make(chan struct{}), make(chan struct{}), make(chan bool, 1)
+	p := newPairWith(t, pairOptions{timeouts: Timeouts{Probe: 10 * time.Millisecond}, control: func(c *ControlConn) {
+		_, _ = io.ReadAll(c)
+		started <- struct{}{}
+		select {
+		case <-c.Hangup():
+			gone <- true
+			return
+		case <-release:
+		}
+		_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 7\r\nConnection: close\r\n\r\ncon")
+		select {
+		case <-c.Hangup():
+			gone <- true
+			return
+		case <-release:
+		}
+		_, _ = io.WriteString(c, "trol")
+		gone <- false
+	}})
+	for _, test := range []struct {
+		name, request string
+		interim       bool
+	}{
+		{"1.1", get("/system/x"), true},
+		{"a body", "POST /system/x HTTP/1.1\r\nHost: t\r\nContent-Length: 3\r\n\r\nabc", true},
+		{"RFC 9110 15.2: no interim response in 1.0", "GET /system/x HTTP/1.0\r\n\r\n", false},
+	} {
+		t.Run("half-close, "+test.name, func(t *testing.T) {
+			onBoth(t, p, func(t *testing.T, c *testenv.Conn) {
+				c.Send(t, test.request)
+				closeWrite(t, c)
+				<-started
+				if test.interim {
+					for range 2 {
+						if r := c.Response(t); r.Status != 100 {
+							t.Fatal(r.Status)
+						}
+					}
+				} else {
+					c.WantSilence(t, 100*time.Millisecond)
+				}
+				release <- struct{}{}
+				release <- struct{}{} // not before there were some more questions, perhaps
+				r := c.Response(t)
+				for r.Status == 100 {
+					r = c.Response(t)
+				}
+				want(t, r, 200, "control")
+				c.WantEnd(t)
+				if <-gone {
+					t.Error("taken for one that left")
+				}
+			})
+		})
+	}
+	for name, leave := range map[string]func(c *net.TCPConn){
+		"close": func(c *net.TCPConn) { _ = c.Close() },
+		"reset": func(c *net.TCPConn) { _ = c.SetLinger(0); _ = c.Close() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			onBoth(t, p, func(t *testing.T, c *testenv.Conn) {
+				c.Send(t, get("/system/x"))
+				<-started
+				leave(c.Conn.(*net.TCPConn))
+				if !<-gone {
+					t.Error("not noticed")
+				}
+			})
+			t.Run("in the middle of the answer", func(t *testing.T) {
+				onBoth(t, p, func(t *testing.T, c *testenv.Conn) {
+					c.Send(t, get("/system/x"))
+					<-started
+					release <- struct{}{}
+					if _, err := io.ReadFull(c.Conn, make([]byte, 10)); err != nil {
+						t.Fatal(err)
+					}
+					leave(c.Conn.(*net.TCPConn)) // unread bytes: a reset
+					if !<-gone {
+						t.Error("not noticed")
+					}
+				})
+			})
 		})
 	}
 }

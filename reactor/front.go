@@ -581,7 +581,7 @@ func (g *gatewayLoop) takeOver(c *conn, k *call, b []byte, n int) (int, step) {
 // it. fd is given away here.
 func (f *Front) control(n int, peer sys.Peer, b []byte) {
 	f.counters.TakenOver.Add(1)
-	c, err := newControlConn(n, peer, b)
+	c, err := newControlConn(n, peer, b, f.cfg.Timeouts.Probe)
 	if err != nil {
 		f.cfg.Logger.Error("control request cut", "err", err)
 		f.controls.Add(-1)

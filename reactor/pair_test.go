@@ -97,6 +97,7 @@ type pairOptions struct {
 	wait                  time.Duration
 	fakes                 map[string]*fake // each at the path of its name
 	handlers              map[string]string
+	control               func(c *ControlConn)
 	limits                string // more members of every descriptor: `,"max_inflight":1`
 	loadFirst             int
 	gates                 map[string]chan struct{} // by handler: a load waits until it is closed
@@ -132,7 +133,13 @@ func newPairWith(t testing.TB, o pairOptions) *pair {
 	ready := make(chan int, workers)
 	p.front, err = NewFront(FrontConfig{
 		Listen: netip.MustParseAddrPort("127.0.0.1:0"), Loops: loops, Board: p.board, Table: p.table, ConnsMax: cmp.Or(o.connsMax, max(o.conns, 256)),
-		Control:   p.control,
+		Control: func(c *ControlConn) {
+			if o.control != nil {
+				o.control(c)
+				return
+			}
+			p.control(c)
+		},
 		OnReady:   func(worker int, _ uint64) { ready <- worker },
 		OnApplied: func(_ int, a ipc.Applied) { p.applied <- a },
 		OnTrouble: func(int, string) {},
