@@ -415,6 +415,20 @@ func TestRefusedFloodIsCut(t *testing.T) {
 	})
 }
 
+// Nor does one that sends a byte now and then.
+func TestRefusedTrickleIsCut(t *testing.T) {
+	t.Parallel()
+	p := newPairWith(t, pairOptions{timeouts: Timeouts{Linger: 200 * time.Millisecond}})
+	onBoth(t, p, func(t *testing.T, c *testenv.Conn) {
+		c.Send(t, "BAD\r\n")
+		want(t, c.Response(t), 400, "bad_request_line")
+		testenv.Until(t, "the connection is cut", func() bool {
+			_, err := c.Write([]byte{'x'})
+			return err != nil
+		})
+	})
+}
+
 // RFC 9112 section 9.6: what a client sends on behind its last request does not
 // destroy the answer, which a reset would.
 func TestLastAnswerIsNotReset(t *testing.T) {
