@@ -48,7 +48,7 @@ func TestPreparingIsBoundedInMemory(t *testing.T) {
 		exit      int
 		text      string
 	}{
-		{40 << 20, 3, "more than 40 MiB of memory"},
+		{24 << 20, 3, "more than 24 MiB of memory"},
 		{PrepareMemoryMax, 0, ""},
 	} {
 		cmd := exec.Command(self)

@@ -311,7 +311,7 @@ func (l *loaded) Invoke(inv *runtime.Invocation) runtime.Result {
 		return result
 	}
 	result = in.invoke(l.f, inv)
-	short := !in.promoted && (in.started.IsZero() || in.checked.Sub(in.started) < runtime.Slice)
+	short := !in.promoted && result.Reason != runtime.Timeout && (in.started.IsZero() || in.checked.Sub(in.started) < runtime.Slice)
 	if short {
 		if n := l.slow.Load(); n > 0 {
 			l.slow.Store(n - 1)

@@ -83,8 +83,9 @@ func TestStopTheWorldPassesASpinningFunction(t *testing.T) {
 	}
 	cancel.Store(true)
 	<-done
-	// The best of several: on a loaded machine others take the processor.
-	if best > 5*time.Millisecond {
+	// Without checks it would wait for ever. How long it takes is told, not judged: on
+	// a loaded machine others take the processor.
+	if best > time.Second {
 		t.Errorf("stop-the-world took %v", best)
 	}
 	t.Logf("stop-the-world: %v", best)
@@ -112,12 +113,12 @@ func TestSlowInvocationIsPromotedOnce(t *testing.T) {
 	promoted = 0
 	inv.Promote = func() { promoted++ }
 	inv.Body = []byte("go")
-	inv.Deadline = time.Now().Add(20 * time.Millisecond)
+	inv.Deadline = time.Now().Add(500 * time.Millisecond)
 	if res := l.Invoke(inv); res.Reason != runtime.Timeout || promoted != 1 {
 		t.Errorf("promoted %d times, %+v", promoted, res)
 	}
 	for range 3 {
-		inv.Deadline = time.Now().Add(10 * time.Millisecond)
+		inv.Deadline = time.Now().Add(200 * time.Millisecond)
 		l.Invoke(inv)
 	}
 	if l.Inline() {
