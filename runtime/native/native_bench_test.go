@@ -19,7 +19,7 @@ func BenchmarkInvoke(b *testing.B) {
 		name   string
 		linked bool
 		body   string
-	}{{"forkserver", true, "hello"}, {"forkserver-64KiB", true, strings.Repeat("x", 64<<10)}} {
+	}{{"forkserver", true, "hello"}, {"forkserver-64KiB", true, strings.Repeat("x", 64<<10)}, {"spawner", false, "hello"}} {
 		b.Run(c.name, func(b *testing.B) {
 			l := load(b, "probe.c", c.linked, runtime.Function{})
 			if out, _, result := call(l, "echo", c.body); out != c.body {
