@@ -406,6 +406,11 @@ func pageLooks(scheme string) func(picture) {
 		p.until("document.querySelectorAll('#functions tr').length === 6")
 		p.until("document.querySelectorAll('#pulse-lanes .mini').length === 4 && document.querySelector('#pulse-chart path')?.getAttribute('d').split('L').length > 30")
 		p.fits("functions")
+		var cut []string
+		p.must(p.Eval(`[...document.querySelectorAll("#pulse-lanes b")].filter(e => e.scrollWidth > e.clientWidth).map(e => e.innerText)`, &cut))
+		if len(cut) > 0 {
+			p.t.Errorf("words of the workers do not fit: %q", cut)
+		}
 		p.shot("home-" + scheme)
 		for _, view := range []struct{ hash, name, ready string }{
 			{"#/workers", "workers", "document.querySelectorAll('#workers article').length === 4 && document.querySelectorAll('#isolation li').length === 4"},
