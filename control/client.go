@@ -280,7 +280,9 @@ type Call struct {
 // Call calls a function and returns its own answer, whatever its status, whose
 // body the caller closes. Redirects are not followed.
 func (c *Client) Call(ctx context.Context, call Call) (*http.Response, error) {
-	base, err := c.PublicURL(ctx)
+	asking, cancel := context.WithTimeout(ctx, dialTimeout) // the function may take longer
+	defer cancel()
+	base, err := c.PublicURL(asking)
 	if err != nil {
 		return nil, err
 	}

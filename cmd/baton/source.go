@@ -66,7 +66,7 @@ type parcel struct {
 func (d *describing) open(path string, served func(name string) (json.RawMessage, error)) (*parcel, error) {
 	s := &parcel{path: path}
 	look := path // what its runtime is told by
-	dir := ""
+	dir, folder := "", false
 	if path != "" {
 		info, err := os.Stat(path)
 		switch {
@@ -75,7 +75,10 @@ func (d *describing) open(path string, served func(name string) (json.RawMessage
 		case err != nil:
 			return nil, fmt.Errorf("look at the code: %w", err)
 		case info.IsDir():
-			dir = path
+			if dir, err = filepath.EvalSymlinks(path); err != nil { // a walk begins at no link
+				return nil, fmt.Errorf("look at the code: %w", err)
+			}
+			look, folder = dir, true
 		case !info.Mode().IsRegular():
 			return nil, fmt.Errorf("%s: want a file or a folder, got %s", path, info.Mode().Type())
 		case isArchive(path):
@@ -116,7 +119,7 @@ func (d *describing) open(path string, served func(name string) (json.RawMessage
 	if path != "" && !described && (complete.Runtime == "c" || complete.Runtime == "cpp") && complete.Target == "" {
 		s.assumed = append(s.assumed, "target native: a program for the server's machine; --target wasm makes a WebAssembly module")
 	}
-	if dir == path && path != "" {
+	if folder {
 		if err := s.list(dir); err != nil {
 			return nil, err
 		}

@@ -128,6 +128,13 @@ func TestDeployDescribes(t *testing.T) {
 			}
 		}
 	}
+	link := filepath.Join(t.TempDir(), "linked")
+	if err := os.Symlink(lay(t, map[string]string{"a.c": "x"}), link); err != nil {
+		t.Fatal(err)
+	}
+	if s, err := opened(link, nil); err != nil || string(s.descriptor) != `{"name":"linked","runtime":"c"}` || s.tree == nil || s.tree.Bytes != 1 {
+		t.Errorf("a link to a folder: %+v, %v", s, err)
+	}
 	if _, err := opened(filepath.Join(t.TempDir(), "none"), nil); err == nil || !strings.Contains(err.Error(), "there is nothing at") {
 		t.Errorf("a path that is not there: %v", err)
 	}

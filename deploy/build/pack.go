@@ -58,12 +58,16 @@ func isLeftOut(dir string, d fs.DirEntry) bool {
 // ReadTree lists the files of a folder. except names files of the folder itself
 // that are not part of it: the descriptor. The folder is bounded as an unpacked
 // upload is; links, and all that is neither file nor folder, are refused, as the
-// server would refuse them: an *Error with reason BadSource. Empty folders are
-// not part of the tree.
+// server would refuse them: an *Error with reason BadSource. dir itself may be a
+// link. Empty folders are not part of the tree.
 func ReadTree(dir string, except ...string) (*Tree, error) {
+	dir, err := filepath.EvalSymlinks(dir)
+	if err != nil {
+		return nil, fmt.Errorf("read the folder: %w", err)
+	}
 	limits := DefaultLimits()
 	t := &Tree{dir: dir}
-	err := filepath.WalkDir(dir, func(file string, d fs.DirEntry, err error) error {
+	err = filepath.WalkDir(dir, func(file string, d fs.DirEntry, err error) error {
 		if err != nil {
 			return fmt.Errorf("read the folder: %w", err)
 		}
