@@ -51,13 +51,18 @@ func buildPHP(ctx context.Context, j *job) (string, error) {
 	return j.asIs(entry, "module.php")
 }
 
-// pythonCheck compiles each file in memory and runs nothing of it.
+// pythonCheck compiles each file in memory and runs nothing of it. The first
+// argument is the function that the first file has to define, if any.
 const pythonCheck = `import sys
 bad = 0
-for name in sys.argv[1:]:
+function = sys.argv[1]
+for name in sys.argv[2:]:
     try:
         with open(name, "rb") as f:
-            compile(f.read(), name[2:], "exec", dont_inherit=True)
+            text = f.read()
+        code = compile(text, name[2:], "exec", dont_inherit=True)
+        if name == sys.argv[2] and function and function not in code.co_names and b"import *" not in text:
+            raise SyntaxError("%s defines no function %s, which the handler names" % (name[2:], function))
     except (SyntaxError, ValueError, RecursionError, MemoryError) as e:
         import traceback
         sys.stderr.write("".join(traceback.format_exception_only(type(e), e)))
@@ -82,7 +87,7 @@ func buildPython(ctx context.Context, j *job) (string, error) {
 	}
 	python, prefix, _ := strings.Cut(said, "\n")
 	// -I: neither the environment nor the current folder has a say; -S: no site.
-	argv := []string{python, "-I", "-S", "-B", "-c", pythonCheck}
+	argv := []string{python, "-I", "-S", "-B", "-c", pythonCheck, pythonFunction(j.req.Handler, entry)}
 	for _, file := range files {
 		argv = append(argv, "./"+file)
 	}
@@ -91,6 +96,15 @@ func buildPython(ctx context.Context, j *job) (string, error) {
 		return "", err
 	}
 	return j.asIs(entry, "module.py")
+}
+
+// pythonFunction is the function that a handler names: FUNC, FILE:FUNC or
+// FILE.FUNC with dots for slashes; empty: none, or the file alone.
+func pythonFunction(handler, entry string) string {
+	if strings.HasSuffix(handler, ".py") || handler == strings.TrimSuffix(entry, ".py") {
+		return ""
+	}
+	return handler[strings.LastIndexAny(handler, ":./")+1:]
 }
 
 // entry finds the file of src that is run, and the files whose syntax is
@@ -133,12 +147,21 @@ func (j *job) entry(ext string, usual ...string) (entry string, check []string, 
 func chooseEntry(all []string, handler, ext string, usual []string) (entry string, assumed bool, err error) {
 	if handler != "" {
 		file, _, _ := strings.Cut(handler, ":")
-		for _, name := range []string{path.Clean(file), path.Clean(file + ext)} {
+		names := []string{path.Clean(file), path.Clean(file + ext)}
+		dot := strings.LastIndexByte(file, '.')
+		dotted := ext == ".py" && dot > 0 && !strings.HasSuffix(file, ext)
+		if dotted { // a module and a function, as Python writes them
+			names = append(names, path.Clean(file[:dot]+ext), path.Clean(strings.ReplaceAll(file[:dot], ".", "/")+ext))
+		}
+		for _, name := range names {
 			if slices.Contains(all, name) {
 				return name, false, nil
 			}
 		}
-		if strings.HasSuffix(file, ext) && len(all) > 1 {
+		if len(all) > 1 && dotted {
+			return "", false, bad("the handler's file %s is not there", quoted(names[len(names)-1]))
+		}
+		if len(all) > 1 && strings.HasSuffix(file, ext) {
 			return "", false, bad("the handler's file %s is not there", quoted(file))
 		}
 	}

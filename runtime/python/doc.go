@@ -3,6 +3,8 @@
 //
 // # The interpreter
 //
+// docs/python.md tells a function's author what holds.
+//
 // The first python3 in PATH that is version 3.9 or later (Find), where it really is: a script of a version manager is
 // asked what it starts. It runs isolated (-I: neither variables PYTHON* nor a user's own packages have a
 // say), writes no byte code (-B) and speaks UTF-8 (-X utf8). Packages that are installed for it can be imported; what else a function

@@ -348,6 +348,8 @@ func TestHandlerNames(t *testing.T) {
 		"file:function":            {"m.py", "m.py:other", files{"m.py": "def other(event):\n    return [4]\n"}, "[4]", ""},
 		"a file":                   {"m.py", "m.py", files{"m.py": "print('[5]')\n"}, "[5]\n", ""},
 		"a file without its end":   {"m.py", "m", files{"m.py": "def handler(event):\n    return [6]\n"}, "[6]", ""},
+		"a function by its name":   {"module.py", "other", files{"module.py": "def other(event):\n    return [14]\n"}, "[14]", ""},
+		"a file that was renamed":  {"module.py", "hello", files{"module.py": "print('[15]')\n"}, "[15]\n", ""},
 		"assigned":                 {"m.py", "", files{"m.py": "handler = lambda event: [7]\n"}, "[7]", ""},
 		"imported":                 {"m.py", "", files{"m.py": "try:\n    from n import handler\nexcept ImportError:\n    raise\n", "n.py": "def handler(event):\n    return [8]\n"}, "[8]", ""},
 		"in a package":             {"p/q/m.py", "p.q.m.handler", files{"p/q/m.py": "from .. import r\nimport s\nhandler = lambda event: [r.N, s.N]\n", "p/r.py": "N = 9\n", "s.py": "N = 10\n"}, "[9, 10]", ""},

@@ -10,7 +10,6 @@ import (
 	"maps"
 	"math"
 	"os"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -140,7 +139,7 @@ func (e *Executor) Load(ctx context.Context, f *runtime.Function) (runtime.Loade
 	spec.MemoryMB = 0 // the server bounds itself, once it is there
 	spec.Argv = []string{
 		python.Path, "-I", "-B", "-X", "utf8", "-c", starter,
-		f.Module, folder, functionOf(f.Handler, f.Module), f.Name, strconv.FormatInt(l.memory>>20, 10), filter,
+		f.Module, folder, functionOf(f.Handler), f.Name, strconv.FormatInt(l.memory>>20, 10), filter,
 	}
 	l.pool = e.shared.NewPool(child.Config{Name: f.Name, Spec: spec, Open: l.open, Ready: l.ready, Free: free})
 	e.mu.Lock()
@@ -150,14 +149,17 @@ func (e *Executor) Load(ctx context.Context, f *runtime.Function) (runtime.Loade
 }
 
 // functionOf is the name of the function that a descriptor's handler names:
-// what is behind the last colon or dot of "FILE:FUNC" and "FILE.FUNC", or all of
-// it. Empty, which is "handler" where the file has it: none is named, or the file alone.
-func functionOf(handler, module string) string {
-	file := filepath.Base(module)
-	if handler == "" || strings.HasSuffix(handler, ".py") || strings.TrimSuffix(file, ".py") == filepath.Base(handler) && handler != "handler" {
+// what is behind the last colon or dot of "FILE:FUNC" and "FILE.FUNC". Empty, which is "handler" where
+// the file has it: none is named, or the file alone. A single name, with "?" before it, may be either: a
+// function when the file has it.
+func functionOf(handler string) string {
+	if handler == "" || strings.HasSuffix(handler, ".py") {
 		return ""
 	}
-	return handler[strings.LastIndexAny(handler, ":./")+1:]
+	if at := strings.LastIndexAny(handler, ":."); at >= 0 {
+		return handler[at+1:]
+	}
+	return "?" + handler[strings.LastIndexByte(handler, '/')+1:]
 }
 
 // loaded is a function and its pool.

@@ -48,7 +48,7 @@ os.environ.pop("LD_BIND_NOW", None)  # symbols are looked up once, here
 
 OURS = "<baton>"  # the file name of this code
 
-# argv: -c, file, folder, function ("": handler, if there is one), name, memory in MiB, filter
+# argv: -c, file, folder, function ("": handler, if there is one; "?f": f, if there is one), name, memory in MiB, filter
 FILE, FOLDER, FUNCTION, NAME, MEMORY, FILTER = sys.argv[1:7]
 
 channel = _socket.socket(-1, -1, -1, CHANNEL)
@@ -177,20 +177,23 @@ def is_standard(name):
 
 
 def look():
-    """Looks at the file, in a process of its own: whether it defines a handler,
-    its code, and what look_through finds."""
-    nothing = (False, None, {}, ())
+    """Looks at the file, in a process of its own: the function that is its
+    handler, or its code and what look_through finds."""
+    name = FUNCTION.lstrip("?")
+    sure = name if name == FUNCTION else ""
+    nothing = (sure, None, {}, ())
     out, into = os.pipe()
     pid = os.fork()
     if pid == 0:
         try:
             tree, code = tree_of(FILE)
-            if FUNCTION or tree is not None and "handler" in names_of(tree.body):
-                found = (True, None, {}, ())
-            elif tree is not None:
-                found = (False, code) + look_through(tree)
-            else:
-                found = nothing
+            found = nothing
+            if tree is not None and not sure:
+                names = set(names_of(tree.body))
+                if name in names or "handler" in names:
+                    found = (name if name in names else "handler", None, {}, ())
+                else:
+                    found = ("", code) + look_through(tree)
             data = marshal.dumps(found)
             while data:
                 data = data[os.write(into, data) :]
@@ -761,8 +764,8 @@ def main():
     gc.disable()
     handler, code, codes, standard = look()
     sys.argv = [FILE]
-    if FUNCTION or handler:
-        handler = Handler(FUNCTION or "handler")
+    if handler:
+        handler = Handler(handler)
         set_path()
         forget(own_names())
         refuse = make_refuse()
