@@ -64,8 +64,9 @@ type run struct {
 	headLen  int
 	cgi      httpparse.CGIHead // of the output
 	promote  func()
-	beside   func()   // the goroutine of an invocation beside the loop
-	promoted *scratch // the scratch that the request's bytes lie in
+	beside   func()               // the goroutine of an invocation beside the loop
+	done     func(runtime.Result) // the end of one without a goroutine
+	promoted *scratch             // the scratch that the request's bytes lie in
 }
 
 // cancel ends the function soon, also one that waits for bytes or for room.
@@ -465,6 +466,17 @@ func (b *Back) runBeside(c *conn, k *call, body []byte) {
 
 func (b *Back) spawn(k *call) {
 	b.loading.Add(1)
+	if starter, ok := k.run.function.loaded.(runtime.Starter); ok {
+		if k.run.done == nil {
+			k.run.done = func(r runtime.Result) {
+				k.run.result = r
+				b.finish(k) // k is the loop's then
+				b.loading.Done()
+			}
+		}
+		starter.Start(&k.run.inv, k.run.done)
+		return
+	}
 	if k.run.beside == nil {
 		k.run.beside = func() { k.runBeside(b) }
 	}

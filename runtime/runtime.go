@@ -175,3 +175,11 @@ type Loaded interface {
 	// ended. Invoke after Close answers Unavailable.
 	Close() error
 }
+
+// Starter is what a Loaded may be as well: its invocations need no goroutine of
+// the caller's while they wait for a process of the function's.
+type Starter interface {
+	// Start is Invoke without waiting, so it may be called on a loop. done is called with the
+	// result, once, on any goroutine, maybe before Start returns. It must not block.
+	Start(inv *Invocation, done func(Result))
+}

@@ -18,6 +18,9 @@
 //	result = p.End(err)         // OK, or why the process was killed, or how it died
 //	pool.Put(p, result.Reason == runtime.OK)
 //
+// Pool.Do does the same for a Task without a goroutine of the caller's: what executors
+// that implement runtime.Starter use.
+//
 // Between Begin and End the pool's watcher kills the process, with everything
 // that it has started, at the deadline, when inv.Cancel becomes true, and
 // when the pool closes. The channel then reads its end, so nothing else has to wait with
@@ -48,5 +51,5 @@
 // # Goroutines
 //
 // One per pool while it has processes (the watcher), one per process that waits for its end and one that
-// reads its standard error. Pool.Close ends and awaits them all. Locks: Pool.mu, then Process.mu; neither is held while something waits.
+// reads its standard error; with Pool.Do one per process that serves. Pool.Close ends and awaits them all. Locks: Pool.mu, then Process.mu; neither is held while something waits.
 package child

@@ -17,6 +17,8 @@ type Config struct {
 	Spec sandbox.Spec
 	// Max bounds the processes; zero: Options.ProcessesMax.
 	Max int
+	// Few is how many processes are started as soon as a request waits, before growAfter has a say; zero: one.
+	Few int
 	// Uses is how many requests a process serves before it is replaced; zero: any number.
 	Uses int
 
@@ -58,6 +60,7 @@ type waiter struct {
 	deadline time.Time
 	since    time.Time
 	got      chan grant // holds one
+	task     Task       // not nil: it is served, and nothing is got
 }
 
 // grant is what a waiter gets: a process, or a result.
@@ -79,10 +82,20 @@ func (o *Shared) NewPool(c Config) *Pool {
 // free or is started. nil: there is none before the deadline, because starts do
 // not succeed, or because inv was cancelled; the result says so.
 func (p *Pool) Get(inv *runtime.Invocation, deadline time.Time) (*Process, runtime.Result) {
+	pr, w, result := p.take(inv, deadline, nil)
+	if w == nil {
+		return pr, result
+	}
+	g := <-w.got // by Put, a start, the watcher, or Close
+	return g.p, g.result
+}
+
+// take is Get without waiting: a waiter, a process, or neither and the result.
+func (p *Pool) take(inv *runtime.Invocation, deadline time.Time, task Task) (*Process, *waiter, runtime.Result) {
 	p.mu.Lock()
 	if p.closed {
 		p.mu.Unlock()
-		return nil, runtime.Result{Reason: runtime.Unavailable, Detail: "function was closed"}
+		return nil, nil, runtime.Result{Reason: runtime.Unavailable, Detail: "function was closed"}
 	}
 	p.watch()
 	for len(p.idle) > 0 {
@@ -94,53 +107,72 @@ func (p *Pool) Get(inv *runtime.Invocation, deadline time.Time) (*Process, runti
 		}
 		p.out.Add(1)
 		p.mu.Unlock()
-		return pr, runtime.Result{}
+		return pr, nil, runtime.Result{}
 	}
 	now := time.Now()
 	if len(p.all)+p.starting == 0 {
 		if now.Before(p.again) {
 			err := p.failed
 			p.mu.Unlock()
-			return nil, runtime.Result{Reason: runtime.Unavailable, Detail: "no process can be started: " + err.Error()}
+			return nil, nil, runtime.Result{Reason: runtime.Unavailable, Detail: "no process can be started: " + err.Error()}
 		}
 		p.grow()
 	}
 	if len(p.waiters) >= waitersMax {
 		p.mu.Unlock()
-		return nil, runtime.Result{Reason: runtime.Unavailable, Detail: "too many requests wait for a process"}
+		return nil, nil, runtime.Result{Reason: runtime.Unavailable, Detail: "too many requests wait for a process"}
 	}
-	w := &waiter{inv: inv, deadline: deadline, since: now, got: make(chan grant, 1)}
+	w := &waiter{inv: inv, deadline: deadline, since: now, task: task}
+	if task == nil {
+		w.got = make(chan grant, 1)
+	}
 	p.waiters = append(p.waiters, w)
 	p.mu.Unlock()
-	g := <-w.got // by Put, a start, the watcher, or Close
-	return g.p, g.result
+	return nil, w, runtime.Result{}
 }
 
 // Put gives a process back. One that is not reusable is ended.
 func (p *Pool) Put(pr *Process, reusable bool) {
+	p.put(pr, reusable, false)
+}
+
+// put is Put. With more, the caller serves the first task that waits, on the
+// same process, instead of another goroutine.
+func (p *Pool) put(pr *Process, reusable, more bool) (next Task) {
 	defer p.out.Done()
 	p.mu.Lock()
 	reusable = reusable && !p.closed && (p.c.Uses <= 0 || pr.Requests < p.c.Uses)
 	if reusable {
-		p.hand(pr)
+		if more && len(p.waiters) > 0 && p.waiters[0].task != nil {
+			next = p.first().task
+			p.out.Add(1)
+		} else {
+			p.hand(pr)
+		}
 		p.mu.Unlock()
-		return
+		return next
 	}
 	p.drop(pr)
 	if len(p.waiters) > 0 && len(p.all)+p.starting == 0 {
 		p.grow()
 	}
 	p.mu.Unlock()
+	return nil
+}
+
+// first takes out who waits first. mu is held, and somebody waits.
+func (p *Pool) first() *waiter {
+	w := p.waiters[0]
+	p.waiters[0] = nil
+	p.waiters = p.waiters[1:]
+	return w
 }
 
 // hand gives a process to who waits first, or keeps it. mu is held.
 func (p *Pool) hand(pr *Process) {
 	if len(p.waiters) > 0 {
-		w := p.waiters[0]
-		p.waiters[0] = nil
-		p.waiters = p.waiters[1:]
 		p.out.Add(1)
-		w.got <- grant{p: pr}
+		p.give(p.first(), grant{p: pr})
 		return
 	}
 	pr.usedAt = time.Now()
@@ -185,7 +217,7 @@ func (p *Pool) notStarted(err error) {
 		return
 	}
 	for _, w := range p.waiters {
-		w.got <- grant{result: runtime.Result{Reason: runtime.Unavailable, Detail: "no process can be started: " + err.Error()}}
+		p.give(w, grant{result: runtime.Result{Reason: runtime.Unavailable, Detail: "no process can be started: " + err.Error()}})
 	}
 	p.waiters = nil
 }
@@ -269,15 +301,15 @@ func (p *Pool) lookWaiters(now time.Time) {
 	p.waiters = slices.DeleteFunc(p.waiters, func(w *waiter) bool {
 		switch {
 		case w.inv.Cancel != nil && w.inv.Cancel.Load():
-			w.got <- grant{result: runtime.Result{Reason: runtime.Cancelled, Detail: "cancelled"}}
+			p.give(w, grant{result: runtime.Result{Reason: runtime.Cancelled, Detail: "cancelled"}})
 		case now.After(w.deadline):
-			w.got <- grant{result: runtime.Result{Reason: runtime.Timeout, Detail: "no process was free before the deadline"}}
+			p.give(w, grant{result: runtime.Result{Reason: runtime.Timeout, Detail: "no process was free before the deadline"}})
 		default:
 			return false
 		}
 		return true
 	})
-	if len(p.waiters) > 0 && p.starting == 0 && len(p.all) < p.c.Max && now.Sub(p.waiters[0].since) >= growAfter*time.Duration(min(len(p.all), growMax)) && !now.Before(p.again) {
+	if len(p.waiters) > 0 && p.starting == 0 && len(p.all) < p.c.Max && (len(p.all) < p.c.Few || now.Sub(p.waiters[0].since) >= growAfter*time.Duration(min(len(p.all), growMax))) && !now.Before(p.again) {
 		p.grow()
 	}
 }
@@ -306,7 +338,7 @@ func (p *Pool) Close() {
 	p.closed = true
 	close(p.done)
 	for _, w := range p.waiters {
-		w.got <- grant{result: runtime.Result{Reason: runtime.Unavailable, Detail: "function was closed"}}
+		p.give(w, grant{result: runtime.Result{Reason: runtime.Unavailable, Detail: "function was closed"}})
 	}
 	p.waiters = nil
 	for _, pr := range p.idle {

@@ -315,6 +315,15 @@ func (pr *Process) Fail(why runtime.Reason, detail string) {
 	pr.fail(why, detail)
 }
 
+// Terminate sends SIGTERM to the process: it may end by itself.
+func (pr *Process) Terminate() {
+	pr.mu.Lock()
+	defer pr.mu.Unlock()
+	if !pr.gone {
+		_ = syscall.Kill(pr.PID, syscall.SIGTERM)
+	}
+}
+
 // fail is Fail with mu held.
 func (pr *Process) fail(why runtime.Reason, detail string) {
 	if !pr.running || pr.why != runtime.OK {
