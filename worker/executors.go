@@ -10,6 +10,7 @@ import (
 	"baton/runtime"
 	"baton/runtime/child"
 	"baton/runtime/native"
+	"baton/runtime/php"
 	"baton/runtime/python"
 	"baton/sandbox"
 )
@@ -39,6 +40,7 @@ func startExecutors(cfg Config, log *slog.Logger) (*executors, error) {
 	return &executors{starter: starter, executors: map[string]runtime.Executor{
 		runtime.KindNative: native.New(shared, []string{self, "spawn"}),
 		runtime.KindPython: python.New(shared, os.Getenv("PATH")),
+		runtime.KindPHP:    php.New(shared),
 	}}, nil
 }
 

@@ -114,7 +114,7 @@ func TestToolchainMissing(t *testing.T) {
 	for _, c := range []struct{ runtime, target, file, want string }{
 		{"go", "", "x.go", "golang-go"}, {"tinygo", "", "x.go", "tinygo.org"}, {"rust", "", "x.rs", "libstd-rust-dev-wasm32"},
 		{"c", "", "x.c", "gcc"}, {"cpp", "", "x.cpp", "g++"}, {"c", "wasm", "x.c", "wasi-libc"}, {"cpp", "wasm", "x.cpp", "libc++-dev-wasm32"},
-		{"php", "", "x.php", "php-cli"}, {"python", "", "x.py", "python3"},
+		{"php", "", "x.php", "php-cgi"}, {"python", "", "x.py", "python3"},
 	} {
 		_, err := run(t.Context(), t, b, Request{Source: folder(t, map[string]string{c.file: "package main"}), Runtime: c.runtime, Target: c.target})
 		if reasonOf(err) != ToolchainMissing || !strings.Contains(err.Error(), c.want) {

@@ -30,9 +30,12 @@ func buildPHP(ctx context.Context, j *job) (string, error) {
 	if err != nil {
 		return "", err
 	}
+	if _, ok := j.b.lookOne("php-cgi"); !ok { // it runs the function
+		return "", missing("PHP", "php-cgi")
+	}
 	php, ok := j.b.lookOne("php")
 	if !ok {
-		return "", missing("PHP", "php-cli")
+		return "", missing("PHP's command line", "php-cli")
 	}
 	j.state(StateBuilding)
 	var faults []error
