@@ -59,3 +59,17 @@ func TestDrainAdoptsFirst(t *testing.T) {
 		}
 	})
 }
+
+// A connection that asks for the health of a server that stops is told, and then
+// holds up nobody.
+func TestHealthWhileStopping(t *testing.T) {
+	t.Parallel()
+	p := newPair(t, 1, 1)
+	c := p.connect(t, false)
+	c.Send(t, get("/readyz"))
+	want(t, c.Response(t), 200, "ready")
+	p.front.draining.Store(true)
+	c.Send(t, get("/readyz"))
+	want(t, c.Response(t), 503, "draining")
+	c.WantEnd(t)
+}

@@ -552,7 +552,14 @@ func (g *gatewayLoop) onUnwatched(c *conn)       { g.end(c) }
 func (g *gatewayLoop) onStream(*conn, netpoll.IOEvent) error {
 	panic("reactor: the gateway streams no answer")
 }
-func (g *gatewayLoop) onBoundary(*conn) bool { return true }
+
+// onBoundary lets nobody who says nothing hold up a server that stops.
+func (g *gatewayLoop) onBoundary(c *conn) bool {
+	if g.front.draining.Load() {
+		g.wheel.set(c, g.now+int64(idleGrace), g.now)
+	}
+	return true
+}
 func (g *gatewayLoop) onEnd(c *conn) {
 	if c.over {
 		g.front.over.Add(-1)
