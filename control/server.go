@@ -42,6 +42,9 @@ const (
 	// acceptRetry is the pause after accept(2) failed, most likely for want of
 	// descriptors.
 	acceptRetry = 100 * time.Millisecond
+
+	// acceptComplaint is how often that is logged.
+	acceptComplaint = 10 * time.Second
 )
 
 // ErrBusy says that as many control requests are being served as may be.
@@ -239,13 +242,17 @@ func (s *Server) ListenAdmin(path string) error {
 
 // accept ends when l is closed.
 func (s *Server) accept(l *adminListener) {
+	var said time.Time
 	for {
 		raw, err := l.AcceptUnix()
 		switch {
 		case errors.Is(err, net.ErrClosed):
 			return
 		case err != nil:
-			s.log.Warn("accept on the admin socket", "err", err)
+			if time.Since(said) >= acceptComplaint {
+				said = time.Now()
+				s.log.Warn("accept on the admin socket", "err", err)
+			}
 			select {
 			case <-s.base.Done():
 				return

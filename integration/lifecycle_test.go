@@ -368,7 +368,13 @@ func TestDescriptorExhaustionAtAccept(t *testing.T) {
 	if s.Ended() {
 		t.Fatal("the gateway has ended")
 	}
-	// It is tried again at every tick, and said now and then.
+	// It is tried again at every tick, and said now and then; on the admin socket
+	// as well.
+	admin, err := net.Dial("unix", filepath.Join(s.Data, "run", "admin.sock"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer admin.Close()
 	testenv.Dial(t, s.Addr).WantSilence(t, 500*time.Millisecond)
 	limit(strconv.Itoa(few + 1000))
 	for _, c := range conns {
@@ -378,6 +384,9 @@ func TestDescriptorExhaustionAtAccept(t *testing.T) {
 	most := goruntime.NumCPU() * (1 + int(time.Since(start)/(10*time.Second)))
 	if n := strings.Count(s.Log(), "no new connection can be accepted"); n > most {
 		t.Errorf("the log has the error %d times in %v, want %d at most", n, time.Since(start), most)
+	}
+	if n := strings.Count(s.Log(), "accept on the admin socket"); n > most {
+		t.Errorf("the log has the admin socket's error %d times in %v, want %d at most", n, time.Since(start), most)
 	}
 }
 
