@@ -17,6 +17,10 @@ const (
 	// calledLately: a function that was called by any worker within this time is loaded
 	// before the switch to its new version.
 	calledLately = time.Minute
+
+	// firstLooksMax bounds the changes of a table that are considered: each is a look at the cells of
+	// all processes, and a page of the board that nobody has touched costs memory from the first look on.
+	firstLooksMax = 4096
 )
 
 // switching is a table that was sent and is not yet published here: requests
@@ -62,12 +66,12 @@ func (b *Back) applyTable(m ipc.TableDelta) error {
 // lately, or those that were not and are new.
 func (b *Back) loadFirst(s *switching, old *route.Table, changes []route.Change, called bool) {
 	lately := b.now/int64(time.Millisecond) - calledLately.Milliseconds()
-	for i := range changes {
+	for i := range changes[:min(len(changes), firstLooksMax)] {
 		c := &changes[i]
 		if len(s.functions) >= b.cfg.LoadFirst {
 			return
 		}
-		if c.Op != route.OpPut {
+		if c.Op != route.OpPut || int64(c.Row.Cell) >= int64(b.board.Cells()) {
 			continue
 		}
 		last := b.board.Called(c.Row.Cell)
