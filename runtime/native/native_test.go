@@ -338,6 +338,15 @@ func streamedBody(t *testing.T, l runtime.Loaded) {
 		if result.Reason != runtime.OK || out.String() != text {
 			t.Fatalf("%d bytes, %+v", out.Len(), result)
 		}
+		// One that does not read its body is none the worse for it.
+		out.Reset()
+		result = l.Invoke(&runtime.Invocation{
+			Body: []byte(text[:1000]), More: strings.NewReader(text[1000:]), Env: variables{"CMD=static"}, Stdout: &out,
+			Deadline: time.Now().Add(testenv.Patience()),
+		})
+		if result.Reason != runtime.OK || out.String() != "1\n" {
+			t.Fatalf("%q, %+v", out.String(), result)
+		}
 		if out, _, result := call(l, "echo", "whole"); out != "whole" || result.Reason != runtime.OK {
 			t.Fatalf("%q, %+v", out, result)
 		}

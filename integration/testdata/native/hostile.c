@@ -199,7 +199,7 @@ int main(void)
 		for (volatile int i = 0;; i++)
 			;
 	} else if (!strcmp(command, "sleep")) {
-		fflush(stdout);
+		prctl(PR_SET_NAME, first);
 		for (;;)
 			pause();
 	} else if (!strcmp(command, "memory")) {
