@@ -49,6 +49,9 @@ func TestExamples(t *testing.T) {
 	}
 	var folders []string
 	err = filepath.WalkDir(filepath.Join(root, "examples"), func(path string, d fs.DirEntry, err error) error {
+		if err == nil && d.IsDir() && path == filepath.Join(root, "examples", "starter") {
+			return fs.SkipDir // what `baton new` fills in
+		}
 		if err == nil && !d.IsDir() && d.Name() == exampleDescriptor {
 			folders = append(folders, filepath.Dir(path))
 		}

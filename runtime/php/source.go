@@ -160,7 +160,7 @@ var streamsOf = map[string]string{
 // write writes the boot files for a function into dir, which it makes, for its
 // children to read.
 func (s *source) write(dir, entry, function string) error {
-	if err := os.MkdirAll(dir, 0o755); err != nil {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return fmt.Errorf("boot files: %w", err)
 	}
 	first := ""
@@ -182,7 +182,7 @@ func (s *source) write(dir, entry, function string) error {
 				return fmt.Errorf("boot files: %w", err)
 			}
 		}
-		if err := os.WriteFile(filepath.Join(dir, f.Name()), []byte(replace.Replace(string(text))), 0o644); err != nil {
+		if err := os.WriteFile(filepath.Join(dir, f.Name()), []byte(replace.Replace(string(text))), 0o600); err != nil {
 			return fmt.Errorf("boot files: %w", err)
 		}
 	}
