@@ -167,6 +167,9 @@ func (c *Config) setDefaults() error {
 	if len(c.Prepare) == 0 {
 		c.Prepare = []string{"/proc/self/exe", "prepare"}
 	}
+	if c.Sandbox == nil {
+		c.Sandbox = []string{"/proc/self/exe", "sandbox"}
+	}
 	return nil
 }
 
@@ -297,7 +300,7 @@ func (g *gateway) openDeployer() error {
 	g.db = sqlite.OpenLater(g.data.in(databaseName))
 	builder := g.cfg.Builder
 	if builder == nil {
-		if builder, err = build.New(build.Options{Data: g.data.path, Baton: g.cfg.Sandbox, Max: g.cfg.Builds}); err != nil {
+		if builder, err = build.New(build.Options{Data: g.data.path, Baton: g.cfg.Sandbox, Max: g.cfg.Builds, Without: g.cfg.Without}); err != nil {
 			return err
 		}
 	}
@@ -462,7 +465,7 @@ func connections(cfg Config) (int, error) {
 func (g *gateway) newPublisher() *publisher {
 	preparer := g.cfg.Preparer
 	if preparer == nil {
-		preparer = &childPreparer{argv: g.cfg.Prepare, cache: cacheOf(g.data.path), timeout: prepareTimeout}
+		preparer = &childPreparer{argv: g.cfg.Prepare, step: g.cfg.Sandbox, without: g.cfg.Without, cache: cacheOf(g.data.path), timeout: prepareTimeout}
 	}
 	return newPublisher(publisherConfig{
 		data: g.data.path, published: &g.published, preparer: preparer, prepares: goruntime.NumCPU(),

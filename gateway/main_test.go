@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"net"
 	"os"
@@ -12,6 +13,7 @@ import (
 	"baton/control"
 	"baton/internal/sys"
 	"baton/internal/testenv"
+	"baton/sandbox"
 )
 
 // TestMain is also the processes that tests start: this binary again. See
@@ -20,6 +22,10 @@ func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && os.Args[1] == fakeWorkerName {
 		fakeWorker(os.Args[2:])
 		return
+	}
+	if len(os.Args) == 2 && os.Args[1] == "sandbox" { // as of baton
+		fmt.Fprintln(os.Stderr, "sandbox:", sandbox.Exec())
+		os.Exit(sandbox.ExitRefused)
 	}
 	if len(os.Args) > 2 && os.Args[1] == fakeHolderName {
 		fakeHolder(os.Args[2])

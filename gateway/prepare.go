@@ -5,14 +5,18 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"os/exec"
 	"path/filepath"
+	goruntime "runtime"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
 
 	"baton/runtime"
 	"baton/runtime/wasm"
+	"baton/sandbox"
 )
 
 const (
@@ -34,6 +38,8 @@ const (
 // compiling a hostile module can take minutes and gigabytes.
 type childPreparer struct {
 	argv    []string // "baton prepare"; the data directory's cache and the module follow
+	step    []string // "baton sandbox", which confines it; empty: it is not
+	without []string // layers of that which are left out
 	cache   string   // where native code lies
 	timeout time.Duration
 }
@@ -59,11 +65,13 @@ func (p *childPreparer) Prepare(ctx context.Context, a Artifact) error {
 	ctx, cancel := context.WithTimeout(ctx, p.timeout)
 	defer cancel()
 	argv := append(append([]string(nil), p.argv...), "--cache", p.cache, a.Path)
-	c := exec.CommandContext(ctx, argv[0], argv[1:]...)
-	c.Env, c.Dir = []string{}, "/" // not nil, which would be ours
-	c.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	c.Cancel = func() error { return syscall.Kill(-c.Process.Pid, syscall.SIGKILL) }
-	c.WaitDelay = time.Second
+	c, err := p.command(ctx, argv, a.Path)
+	if err != nil {
+		return fmt.Errorf("prepare module %s: %w", a.Path, errors.Join(err, ErrTemporary))
+	}
+	// The child is killed when the thread that started it ends.
+	goruntime.LockOSThread()
+	defer goruntime.UnlockOSThread()
 	var output tail
 	c.Stderr = &output
 	err = c.Run()
@@ -82,6 +90,33 @@ func (p *childPreparer) Prepare(ctx context.Context, a Artifact) error {
 	}
 	return fmt.Errorf("prepare module %s: %w: %s", a.Path, errors.Join(err, ErrTemporary), text)
 }
+
+// command is the child that compiles the module at path. It reads that and writes
+// the cache, and has no network, no other file and no process of its own: code that
+// a module had a compiler run would get nowhere. It keeps our user, whom the cache belongs to.
+func (p *childPreparer) command(ctx context.Context, argv []string, path string) (*exec.Cmd, error) {
+	if len(p.step) == 0 {
+		c := exec.CommandContext(ctx, argv[0], argv[1:]...)
+		c.Env, c.Dir = []string{}, "/" // not nil, which would be ours
+		c.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+		c.Cancel = func() error { return sandbox.Kill(c.Process.Pid) }
+		c.WaitDelay = time.Second
+		return c, nil
+	}
+	if err := os.MkdirAll(p.cache, 0o700); err != nil {
+		return nil, err
+	}
+	return sandbox.Command(ctx, p.step, sandbox.Spec{
+		Argv: argv, Read: []string{path}, Write: []string{p.cache}, Hide: []string{filepath.Dir(p.cache)},
+		FileMB: nativeMB, OpenFiles: 1024,
+		// /proc/self/exe is this very program, also when its file was replaced; a root
+		// directory of its own would not have it.
+		Without: append(slices.Clone(p.without), sandbox.LayerRoot),
+	})
+}
+
+// nativeMB bounds a module's native code, some seven times the module.
+const nativeMB = 2048
 
 // tail keeps the last prepareOutputMax bytes written to it. The buffer is a
 // field, not embedded: io.Copy would find its ReadFrom and go past Write.

@@ -5,12 +5,14 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
 
 	"baton/internal/testenv"
+	"baton/sandbox"
 )
 
 // scripted is a preparer whose command is a shell script. $1 is --cache, $2 the
@@ -55,6 +57,42 @@ func TestPrepareInAChild(t *testing.T) {
 			}
 			if len(err.Error()) > prepareOutputMax+1000 {
 				t.Errorf("the error is %d bytes long", len(err.Error()))
+			}
+		})
+	}
+}
+
+// A module that had the compiler do what it wants would get nowhere: the child
+// reads the module, writes the cache, and that is all.
+func TestPrepareIsConfined(t *testing.T) {
+	t.Parallel()
+	active := func(name string) bool {
+		return slices.ContainsFunc(sandbox.Layers(nil), func(l sandbox.Layer) bool { return l.Name == name && l.Active })
+	}
+	testenv.NeedFeature(t, "Landlock and seccomp", active(sandbox.LayerLandlock) && active(sandbox.LayerSeccomp), nil)
+	for name, c := range map[string]struct{ script, want string }{
+		"it reads the module, writes the cache": {`read -r line <"$3"; [ "$line" = module ] && echo code >"$2/made"`, ""},
+		"it reads no neighbour":                 {`read -r line <"${3%/*}/token" && exit 0; exit 3`, "denied"},
+		"it changes no module":                  {`echo x >"$3" && exit 0; exit 3`, "denied"},
+		"it writes no neighbour":                {`echo x >"${3%/*}/made" && exit 0; exit 3`, "denied"},
+		"it starts nothing":                     {`(exit 0) && exit 0; exit 3`, "fork"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			p, a := scripted(t, c.script, testenv.Patience())
+			p.step = []string{"/proc/self/exe", "sandbox"}
+			if err := os.WriteFile(a.Path, []byte("module\n"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(filepath.Join(filepath.Dir(a.Path), "token"), []byte("secret\n"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			err := p.Prepare(t.Context(), a)
+			if c.want == "" && err != nil || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)) {
+				t.Errorf("got %v, want %q", err, c.want)
+			}
+			if text, e := os.ReadFile(a.Path); e != nil || string(text) != "module\n" {
+				t.Errorf("the module is %q, %v", text, e)
 			}
 		})
 	}

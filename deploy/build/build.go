@@ -57,7 +57,9 @@ type Options struct {
 	// Path is where toolchains are looked for; empty: PATH.
 	Path string
 
-	without []string // layers of the sandbox that are left out: tests of the others
+	// Without names layers of the sandbox that builds do without; for tests of the
+	// others.
+	Without []string
 }
 
 func (o *Options) setDefaults() {

@@ -178,7 +178,7 @@ func (j *job) spec(s step) sandbox.Spec {
 		Argv: s.argv, Env: j.environ(s.env), In: s.dir,
 		Read: slices.Concat(s.read, j.b.placeOf(s.argv[0])), Write: append([]string{j.work}, s.write...), Hide: []string{o.Data}, Links: true,
 		MemoryMB: o.MemoryMB + reservedMB, Processes: processesMax, OpenFiles: openFilesMax, FileMB: o.DiskMB,
-		Network: s.network, UID: userFirst + 1 + j.slot, Without: o.without,
+		Network: s.network, UID: userFirst + 1 + j.slot, Without: o.Without,
 	}
 	if s.code {
 		spec.Read = append(spec.Read, j.work)

@@ -37,7 +37,7 @@ func victims(t *testing.T, o Options, f func(t *testing.T, v *victim)) {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			o := o
-			o.Data, o.without = t.TempDir(), c.without
+			o.Data, o.Without = t.TempDir(), c.without
 			v := &victim{Builder: builder(t, o), data: o.Data, token: filepath.Join(o.Data, "admin.token"), socket: filepath.Join(o.Data, "admin.sock")}
 			if err := os.WriteFile(v.token, []byte(secret+"\n"), 0o600); err != nil {
 				t.Fatal(err)
