@@ -2,6 +2,7 @@ package integration
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -144,9 +145,19 @@ func TestPageOnTheServer(t *testing.T) {
 	p.shows(testenv.Patience(), "#deploy-result .response", "200")
 	p.shot("real-deployed-go")
 
+	functions := 7
+	if _, err := exec.LookPath("php"); err == nil {
+		p.form("php", "page-php", "")
+		p.deploy("page-php", "v1")
+		p.click("#deploy-result .try button[type=submit]")
+		p.shows(testenv.Patience(), "#deploy-result .response", "200")
+		p.shot("real-deployed-php")
+		functions++
+	}
+
 	// What runs, and who runs it.
 	p.at("#/")
-	p.until("document.querySelectorAll('#functions tr').length === 7")
+	p.until(fmt.Sprintf("document.querySelectorAll('#functions tr').length === %d", functions))
 	p.shot("real-home")
 	p.at("#/workers")
 	p.until("document.querySelectorAll('#workers article').length > 0 && document.querySelectorAll('#isolation li').length > 5")
