@@ -254,6 +254,7 @@ func TestStarters(t *testing.T) {
 		{"cpp", "", `{"message":"Hello from C++","method":"POST","bytes":14}`, []string{"g++"}},
 		{"rust", "", `{"message":"Hello from Rust","method":"POST","bytes":14}`, []string{"cargo"}},
 		{"python", "", `{"message": "Hello, Bob", "method": "POST"}`, []string{"python3"}},
+		{"php", "", `{"message":"Hello, Bob","method":"POST"}`, []string{"php", "php-cgi"}},
 		{"native", "", `{"message":"Hello from a script","method":"POST","bytes":14}`, nil},
 		{"tinygo", "", `{"message":"Hello from TinyGo","method":"POST","bytes":14}`, []string{"tinygo"}},
 		{"go", "", `{"message":"Hello, Bob","method":"POST"}`, []string{"go"}},
