@@ -478,7 +478,7 @@ func TestHalfCloseIsAnswered(t *testing.T) {
 		fakes:    map[string]*fake{"gate": g.fake(false)},
 		timeouts: Timeouts{Probe: 10 * time.Millisecond},
 	})
-	for _, path := range []string{"/echo", "/beside"} {
+	for _, path := range []string{"/echo", "/beside", "/starts"} {
 		onBoth(t, p, func(t *testing.T, c *testenv.Conn) {
 			c.Send(t, post(path, "[1]")+post(path, "[2]"))
 			closeWrite(t, c)

@@ -29,6 +29,21 @@ func TestMain(m *testing.M) { os.Exit(testenv.Main(m)) }
 type fake struct {
 	run    func(inv *runtime.Invocation) runtime.Result
 	inline bool
+	starts bool // it is a runtime.Starter, which is never invoked
+}
+
+// starter is a fake that is started: at once done for an empty body, later
+// otherwise.
+type starter struct{ *fake }
+
+func (starter) Invoke(*runtime.Invocation) runtime.Result { panic("a starter was invoked") }
+
+func (s starter) Start(inv *runtime.Invocation, done func(runtime.Result)) {
+	if len(inv.Body) == 0 {
+		done(s.run(inv))
+		return
+	}
+	go func() { done(s.run(inv)) }() // ends with the function, whose answer the test awaits
 }
 
 func (f *fake) Invoke(inv *runtime.Invocation) runtime.Result { return f.run(inv) }
@@ -123,7 +138,8 @@ func newPairWith(t testing.TB, o pairOptions) *pair {
 	p.fakes["echo"] = &fake{run: echo, inline: true}
 	p.fakes["beside"] = &fake{run: echo}
 	p.fakes["sink"] = &fake{run: sink, inline: true}
-	handlers := map[string]string{"ANY:/echo": "echo", "ANY:/beside": "beside", "ANY:/sink": "sink", "GET:/get": "echo", "ANY:/absent": "absent"}
+	p.fakes["starts"] = &fake{run: echo, starts: true}
+	handlers := map[string]string{"ANY:/echo": "echo", "ANY:/beside": "beside", "ANY:/sink": "sink", "ANY:/starts": "starts", "GET:/get": "echo", "ANY:/absent": "absent"}
 	for name, f := range o.fakes {
 		p.fakes[name] = f
 		handlers["ANY:/"+name] = name
@@ -204,6 +220,9 @@ func (p *pair) load(_ context.Context, f *route.Function) (runtime.Loaded, error
 	loaded := p.fakes[f.Descriptor().Handler]
 	if loaded == nil {
 		return nil, runtime.ErrNotPrepared
+	}
+	if loaded.starts {
+		return starter{loaded}, nil
 	}
 	return loaded, nil
 }
@@ -342,9 +361,24 @@ func want(t testing.TB, r testenv.Response, status int, part string) {
 	}
 }
 
+// What is done before Start has returned is answered like all else.
+func TestStarterIsDoneAtOnce(t *testing.T) {
+	t.Parallel()
+	p := newPair(t, 1, 1)
+	c := testenv.Dial(t, p.addr())
+	c.Send(t, get("/starts")+post("/starts", "[1]")+get("/starts"))
+	if r := c.Response(t); r.Status != 502 { // nothing was written
+		t.Errorf("status %d, %s", r.Status, r.Body)
+	}
+	want(t, c.Response(t), 200, "[1]")
+	if r := c.Response(t); r.Status != 502 {
+		t.Errorf("status %d, %s", r.Status, r.Body)
+	}
+}
+
 func TestPairServes(t *testing.T) {
 	t.Parallel()
-	for _, path := range []string{"/echo", "/beside"} {
+	for _, path := range []string{"/echo", "/beside", "/starts"} {
 		t.Run(path, func(t *testing.T) {
 			t.Parallel()
 			p := newPair(t, 2, 2)
