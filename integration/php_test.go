@@ -236,7 +236,7 @@ func TestPHPKilled(t *testing.T) {
 	}
 }
 
-// busy tells whether a process has used more than a second of processor time: it spins.
+// busy tells whether a process has used more than 0.3 seconds of processor time: it spins.
 func busy(pid int) bool {
 	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
@@ -245,7 +245,7 @@ func busy(pid int) bool {
 	_, rest, _ := bytes.Cut(stat, []byte(") "))
 	fields := strings.Fields(string(rest))
 	user, err := strconv.Atoi(fields[11])
-	return err == nil && user > 100
+	return err == nil && user > 30
 }
 
 // Bounds have their documented answers, and leave the function well.

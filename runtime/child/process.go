@@ -363,7 +363,7 @@ func (pr *Process) End(err error) runtime.Result {
 
 // endPatience is how long a process whose channel has ended may take to end
 // itself.
-const endPatience = 2 * time.Second
+const endPatience = 10 * time.Second
 
 // dies waits for a process that seems to be ending.
 func (pr *Process) dies() bool {
