@@ -33,6 +33,10 @@ const (
 	kindFatal  = 'F' // the last of it: an error that ends the process
 	kindMemory = 'M' // the same for want of memory
 
+	// mark stands before each of these that is said beside the answer of a
+	// script, which may write to its standard output too, where nobody reads.
+	mark = "[[baton is told]]"
+
 	// kindHandler is said beside the answer of a script: it has returned a callable.
 	kindHandler = 'H'
 )

@@ -180,6 +180,7 @@ func TestScripts(t *testing.T) {
 		{name: "error_log()", text: `<?php error_log('one'); echo 'x';`, env: get(""), out: "x", log: "one\n"},
 		{name: "an include by its place", text: `<?php file_put_contents(sys_get_temp_dir() . '/i.php', '<?php return 5;'); echo include sys_get_temp_dir() . '/i.php';`, env: get(""), out: "5"},
 		{name: "it returns what is no handler", text: `<?php echo 'x'; return ['a' => 1];`, env: get(""), out: "x"},
+		{name: "its own words on standard output", text: `<?php $n = 'php://std' . 'out'; file_put_contents($n, 'HFMX'); echo 'x';`, env: get(""), out: "x"},
 		{name: "standard output closed", text: `<?php fclose(fopen('php://stdout', 'w')); while (ob_get_level()) ob_end_clean(); echo 'on';`, env: get(""), out: "on"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -1,6 +1,7 @@
 package php
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -268,17 +269,18 @@ func (s *server) readReply(p *child.Process, inv *runtime.Invocation, n int) (ou
 	}
 }
 
-// saidMax bounds what a script may say on its standard output beside its
-// answer: what PHP has told of it, and what it has written there itself.
-const saidMax = 64
-
 // said takes what PHP has told of the script's end, which is written before
-// the answer's.
-func (s *server) said() []byte {
-	b := s.in[:saidMax]
-	n, errno := sys.Read(s.side.fd, b)
-	if errno != 0 {
+// the answer's: kinds.
+func (s *server) said() (kinds []byte) {
+	n, errno := sys.Read(s.side.fd, s.in)
+	if errno != 0 || n == 0 {
 		return nil // nothing (EAGAIN), or the process has ended, which others see
 	}
-	return b[:n]
+	for rest := s.in[:n]; ; {
+		_, after, ok := bytes.Cut(rest, []byte(mark))
+		if !ok || len(after) == 0 {
+			return kinds
+		}
+		kinds, rest = append(kinds, after[0]), after
+	}
 }

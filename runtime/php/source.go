@@ -167,7 +167,7 @@ func (s *source) write(dir, entry, function string) error {
 	if s.shebang {
 		first = shebang
 	}
-	replace := strings.NewReplacer("@ENTRY@", quote(entry), "@DIR@", quote(filepath.Dir(entry)), "@FUNCTION@", quote(function), "@SHEBANG@", first, "@EVENT@", eventVariable)
+	replace := strings.NewReplacer("@ENTRY@", quote(entry), "@DIR@", quote(filepath.Dir(entry)), "@FUNCTION@", quote(function), "@SHEBANG@", first, "@EVENT@", eventVariable, "@MARK@", quote(mark))
 	files, err := boot.ReadDir("boot")
 	if err != nil {
 		return fmt.Errorf("boot files: %w", err)

@@ -40,7 +40,7 @@ final class BatonCall
             BatonStream::leave();
         }
         $side = fopen('php://stdout', 'w');
-        fwrite($side, $kind);
+        fwrite($side, @MARK@ . $kind);
         fclose($side);
         if (class_exists('BatonStream', false)) {
             BatonStream::enter();
