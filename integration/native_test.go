@@ -351,7 +351,7 @@ func TestMissingToolchains(t *testing.T) {
 		{"go", "main.go", "golang-go"},
 		{"tinygo", "main.go", "tinygo.org"},
 		{"rust", "main.rs", "libstd-rust-dev-wasm32"},
-		{"php", "index.php", "apt install php-cli"},
+		{"php", "index.php", "apt install php-cgi"},
 		{"python", "main.py", "apt install python3"},
 	} {
 		u := upload(t, s, descriptorOf(t, "missing-"+c.runtime, c.runtime, nil), c.file, []byte("package main\n"))
