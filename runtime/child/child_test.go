@@ -162,6 +162,30 @@ func TestProcessesAreBoundedAndShared(t *testing.T) {
 	}
 }
 
+// TestEnough: what is more than enough ends as it comes back.
+func TestEnough(t *testing.T) {
+	t.Parallel()
+	var now atomic.Int32
+	p := pool(t, shared(t), child.Config{Max: 4, Open: func(*child.Process) error { now.Add(1); return nil }, Free: func(*child.Process) { now.Add(-1) }})
+	deadline := time.Now().Add(testenv.Patience())
+	var held []*child.Process
+	for range 3 {
+		pr, result := p.Get(&runtime.Invocation{}, deadline)
+		if pr == nil {
+			t.Fatal(result)
+		}
+		held = append(held, pr)
+	}
+	p.Enough(1)
+	for _, pr := range held {
+		p.Put(pr, true)
+	}
+	testenv.Until(t, "one process is left", func() bool { return now.Load() == 1 })
+	if answer, got := ask(p, &runtime.Invocation{}, "a", testenv.Patience()); answer != "got a" || got.Reason != runtime.OK {
+		t.Errorf("%q, %+v", answer, got)
+	}
+}
+
 func TestUses(t *testing.T) {
 	t.Parallel()
 	var started atomic.Int32

@@ -44,7 +44,8 @@
 //
 // # Bounds
 //
-// Config.Max processes per pool; starting more only when somebody has waited for growAfter times their number; they are
+// Config.Max processes per pool; starting more only when somebody has waited for growAfter times their number, or for enoughPatience where
+// their number is Enough; they are
 // ended after idleAfter without use; starts that fail are tried again after a pause that doubles, during
 // which requests are answered Unavailable. Config.Uses requests per process.
 //

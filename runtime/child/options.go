@@ -47,6 +47,11 @@ const (
 	growAfter = 10 * time.Millisecond
 	growMax   = 5
 
+	// enoughPatience is the same once Pool.Enough has said how many are enough. Too
+	// small: a busy machine starts what only makes it busier; too large: a
+	// function that begins to wait does so alone for as long.
+	enoughPatience = time.Second
+
 	// idleAfter is how long a process may be without work before it is stopped.
 	idleAfter = 30 * time.Second
 

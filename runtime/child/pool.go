@@ -53,6 +53,7 @@ type Pool struct {
 	pause    time.Duration
 	again    time.Time // guarded by mu; no start before
 	failed   error     // guarded by mu; of the last start
+	enough   int       // guarded by mu; see Enough; 0: any number
 }
 
 type waiter struct {
@@ -142,6 +143,9 @@ func (p *Pool) put(pr *Process, reusable, more bool) (next Task) {
 	defer p.out.Done()
 	p.mu.Lock()
 	reusable = reusable && !p.closed && (p.c.Uses <= 0 || pr.Requests < p.c.Uses)
+	if reusable && p.enough > 0 && len(p.all) > p.enough && !p.wantsMore(time.Now()) {
+		reusable = false
+	}
 	if reusable {
 		if more && len(p.waiters) > 0 && p.waiters[0].task != nil {
 			next = p.first().task
@@ -309,9 +313,36 @@ func (p *Pool) lookWaiters(now time.Time) {
 		}
 		return true
 	})
-	if len(p.waiters) > 0 && p.starting == 0 && len(p.all) < p.c.Max && (len(p.all) < p.c.Few || now.Sub(p.waiters[0].since) >= growAfter*time.Duration(min(len(p.all), growMax))) && !now.Before(p.again) {
+	if p.starting == 0 && len(p.all) < p.c.Max && !now.Before(p.again) && p.wantsMore(now) {
 		p.grow()
 	}
+}
+
+// wantsMore says whether somebody has waited for long enough to have one more
+// process than there are, or to keep one above what is enough. mu is held.
+func (p *Pool) wantsMore(now time.Time) bool {
+	if len(p.waiters) == 0 {
+		return false
+	}
+	if len(p.all) < p.c.Few {
+		return true
+	}
+	after := growAfter * time.Duration(min(len(p.all), growMax))
+	if p.enough > 0 && len(p.all) >= p.enough {
+		after = enoughPatience
+	}
+	return now.Sub(p.waiters[0].since) >= after
+}
+
+// Enough says that n processes are enough from here on, because the requests of
+// this function want the processor and seldom wait: with more of them at a time
+// each finds the others' data in the caches. Those above n end as they come back, and more are started only
+// when somebody has waited for enoughPatience, which a function that does begin to wait needs. Zero: any
+// number up to Config.Max.
+func (p *Pool) Enough(n int) {
+	p.mu.Lock()
+	p.enough = n
+	p.mu.Unlock()
 }
 
 // lookIdle ends processes that were not used for long, and those that have

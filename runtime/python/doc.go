@@ -33,6 +33,11 @@
 // A function may start as many as its descriptor says. The sandbox grants one
 // more for the forks above; a seccomp filter (refuseProcesses) takes that back, in each fork, or once where there is a handler.
 //
+// # How many
+//
+// An interpreter tells, once in a number of requests, whether they wait for anything but the
+// processor. While they do not, as many as there are processors are enough (child.Pool.Enough).
+//
 // # Goroutines
 //
 // None while a function is short: those of package child. A script that runs for more than a tick has

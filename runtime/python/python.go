@@ -10,6 +10,7 @@ import (
 	"maps"
 	"math"
 	"os"
+	goruntime "runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -309,6 +310,13 @@ func (l *loaded) Invoke(inv *runtime.Invocation) runtime.Result {
 	result = p.End(err)
 	if result.Reason == runtime.Internal && errors.Is(err, io.EOF) {
 		result.Reason = runtime.Trap // it runs, and has closed its channel
+	}
+	switch {
+	case err != nil:
+	case a.flags&flagComputes != 0:
+		l.pool.Enough(goruntime.NumCPU())
+	case a.flags&flagWaits != 0:
+		l.pool.Enough(0)
 	}
 	reusable := err == nil && result.Reason == runtime.OK && a.flags&(flagLeft|flagRetire) == 0 && (s.handler || p.Requests < usesMax)
 	l.pool.Put(p, reusable)

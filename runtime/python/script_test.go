@@ -2,6 +2,7 @@ package python_test
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"io"
 	"net"
@@ -17,6 +18,7 @@ import (
 
 	"baton/internal/testenv"
 	"baton/runtime"
+	"baton/runtime/python"
 	"baton/sandbox"
 )
 
@@ -356,6 +358,42 @@ func TestIsolation(t *testing.T) {
 			t.Errorf("%+v: %s, log %s", result, out, log)
 		}
 	})
+}
+
+// TestWaits: an interpreter tells of its requests whether they wait for
+// anything but the processor.
+func TestWaits(t *testing.T) {
+	t.Parallel()
+	const computes, sleeps = "sum(range(1000))", "__import__('time').sleep(0.002)"
+	for name, c := range map[string]struct {
+		source string
+		waits  bool
+	}{
+		"a script that computes":  {computes, false},
+		"a script that waits":     {sleeps, true},
+		"a handler that computes": {"def handler(event): " + computes, false},
+		"a handler that waits":    {"def handler(event): " + sleeps, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			l := load(t, "m.py", files{"m.py": c.source + "\n"}, runtime.Function{})
+			ctx, cancel := context.WithTimeout(t.Context(), testenv.Patience())
+			defer cancel()
+			computed := false
+			for !c.waits && !computed { // a page that another process has may make it wait, now and then
+				var err error
+				if computed, _, err = python.Told(ctx, l, &runtime.Invocation{Stdout: io.Discard}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			for range 3 {
+				_, waits, err := python.Told(ctx, l, &runtime.Invocation{Stdout: io.Discard})
+				if err != nil || c.waits && !waits {
+					t.Fatalf("waits: %v, want %v (%v)", waits, c.waits, err)
+				}
+			}
+		})
+	}
 }
 
 func TestManyScriptsAtOnce(t *testing.T) {

@@ -36,11 +36,12 @@ ANSWER = struct.Struct("<IIiIQ")  # magic, kind, status, flags, bytes
 PART = struct.Struct("<I")  # bytes of the next part of a streamed body; 0: it is over
 
 HELLO, READY, ENDED, ANSWERED, FAILED, NO_FORK = 1, 2, 3, 4, 5, 6
-LEFT, OUT_OF_MEMORY, RETIRE, HANDLER = 1, 2, 4, 8  # flags of an answer
+LEFT, OUT_OF_MEMORY, RETIRE, HANDLER, COMPUTES, WAITS = 1, 2, 4, 8, 16, 32  # flags of an answer
 STREAMED = 1  # flag of a request: the body comes in parts, or is the descriptor that comes along
 
 NO_REQUEST = 97  # exit code of a fork whose channel has ended
 FAILED_FOR = 1.0  # seconds for which a file that cannot be loaded is not tried again
+MEASURED = 16  # of so many requests, one is looked at: did it wait for anything but the processor?
 FOLDER_MAX = 1000  # files of a folder that are compiled ahead
 READ = 1 << 16
 
@@ -93,6 +94,11 @@ def make_refuse():
         return call(prctl, (22, mode, program)) == 0  # PR_SET_SECCOMP, SECCOMP_MODE_FILTER
 
     return refuse
+
+
+def waits():
+    """How often this process has waited for something, beside the processor."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_nvcsw
 
 
 def sweep():
@@ -329,7 +335,7 @@ class Script:
         self.code = code
         self.main = type(sys)("__main__")
         self.main.__dict__.update(__file__=FILE, __loader__=SourceFileLoader("__main__", FILE), __builtins__=builtins, __cached__=None)
-        self.said, self.say = os.pipe()  # one byte: out of memory
+        self.said, self.say = os.pipe()  # of the forks: "m", out of memory; "w", it has waited
         os.set_blocking(self.said, False)
         self.refuse = make_refuse()
         table = getattr(os.environ, "_data", None)
@@ -370,7 +376,10 @@ class Script:
         gc.freeze()
         script = sys.modules["__main__"]  # ours goes on
         sys.modules["__main__"] = self.main
+        count = 0
         while True:
+            count += 1
+            self.measured = count % MEASURED == 0
             try:
                 pid = os.fork()
             except OSError as error:
@@ -380,7 +389,7 @@ class Script:
                 self.run()
             _, status = os.waitpid(pid, 0)
             flags = 0
-            if status:
+            if status or self.measured:
                 flags = self.look_at(status)
             if self.refuse is None and sweep() or os.listdir(".") and not self.empty():
                 flags |= LEFT
@@ -391,7 +400,8 @@ class Script:
             channel.sendall(ANSWER.pack(MAGIC, ENDED, status, flags, 0))
 
     def look_at(self, status):
-        """The flags of an end that is not success; the end of the channel is ours."""
+        """The flags that come of an end and of what the fork has said; the end
+        of the channel is ours."""
         if os.WIFEXITED(status) and os.WEXITSTATUS(status) == NO_REQUEST:
             try:
                 if not channel.recv(1, _socket.MSG_PEEK | _socket.MSG_DONTWAIT):
@@ -399,9 +409,13 @@ class Script:
             except BlockingIOError:
                 pass  # it is the script's own
         try:
-            return OUT_OF_MEMORY if os.read(self.said, 16) else 0
+            said = os.read(self.said, 16)
         except BlockingIOError:
-            return 0
+            said = b""
+        flags = OUT_OF_MEMORY if b"m" in said and status else 0
+        if self.measured:
+            flags |= WAITS if b"w" in said else COMPUTES
+        return flags
 
     def empty(self):
         """Removes what the request has left in the working directory."""
@@ -432,6 +446,8 @@ class Script:
             if self.refuse is not None and not self.refuse():
                 raise OSError("new processes cannot be refused")
             self.accept()
+            if self.measured:
+                before = waits()
             gc.enable()
             try:
                 if self.code is None:
@@ -444,6 +460,8 @@ class Script:
                     os.write(self.say, b"m")
                 code = exit_code(error)
                 del error
+            if self.measured and waits() > before:
+                os.write(self.say, b"w")
             if not self.finish(self.main) and code == 0:
                 code = 120  # as the interpreter itself
         except MemoryError:
@@ -636,6 +654,7 @@ class Handler:
     def serve(self):
         buffer = bytearray(READ)
         view = memoryview(buffer)
+        self.count = 0
         while True:
             got = channel.recv_into(buffer)
             if got == 0:
@@ -698,8 +717,11 @@ class Handler:
 
     def request(self, text, body, millis):
         """One request: exactly one answer."""
-        flags = status = 0
-        payload = None
+        flags, status, payload = 0, 0, None
+        self.count += 1
+        measured = self.count % MEASURED == 0
+        if measured:
+            before = waits()
         try:
             if self.call is None:
                 self.load_once()
@@ -728,6 +750,8 @@ class Handler:
             if self.call is None and (self.failed is None or time.monotonic() - self.failed > FAILED_FOR):
                 flags |= RETIRE
         flush()
+        if measured:
+            flags |= WAITS if waits() > before else COMPUTES
         if sweep():
             flags |= LEFT
         if payload is None:

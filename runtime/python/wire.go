@@ -35,10 +35,12 @@ const (
 	kindNoFork   = 6 // status is an errno
 
 	// Flags of an answer.
-	flagLeft    = 1 // processes were left behind that could not be ended
-	flagMemory  = 2 // it ended for want of memory
-	flagRetire  = 4 // the process is not to be used again
-	flagHandler = 8 // of kindReady: the file defines the handler
+	flagLeft     = 1  // processes were left behind that could not be ended
+	flagMemory   = 2  // it ended for want of memory
+	flagRetire   = 4  // the process is not to be used again
+	flagHandler  = 8  // of kindReady: the file defines the handler
+	flagComputes = 16 // the latest requests wanted the processor, and waited for nothing else
+	flagWaits    = 32 // … or did wait
 
 	flagStreamed = 1 // of a request
 
