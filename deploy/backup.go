@@ -275,6 +275,10 @@ func (b *backupWriter) write(o BackupOptions, database string, kept []sqlite.Kep
 			return err
 		}
 		if tree.digest != v.Digest {
+			// They go at once: a folder that was read while they went is not there any more.
+			if _, err := os.Lstat(filepath.Join(o.Data, versionFolder(v.ID, v.Number))); errors.Is(err, fs.ErrNotExist) {
+				return fmt.Errorf("version %d of %s: %w", v.Number, v.ID, errVanished)
+			}
 			return fmt.Errorf("the files of version %d of function %s are not those that were deployed: they are damaged; deploy it anew, or remove it, and try again", v.Number, v.ID)
 		}
 	}

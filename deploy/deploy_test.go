@@ -12,11 +12,14 @@ import (
 	"path"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/google/uuid"
 
 	"baton/deploy/build"
 	"baton/internal/testenv"
@@ -927,5 +930,56 @@ func TestFullDisk(t *testing.T) {
 	}
 	if failed < 3 {
 		t.Errorf("only %d limits failed", failed)
+	}
+}
+
+// Who reads the files of a version while they go, a backup say, finds them whole,
+// or finds that they are gone.
+func TestFilesGoAtOnce(t *testing.T) {
+	t.Parallel()
+	d := newDesk(t, nil)
+	id := uuid.NewString()
+	folder := d.folderOf(id, 1)
+	if err := os.MkdirAll(folder, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	const files = 3000
+	for i := range files {
+		if err := os.WriteFile(filepath.Join(folder, strconv.Itoa(i)), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	reading, gone := make(chan struct{}), make(chan error)
+	go func() {
+		for first := true; ; first = false {
+			entries, err := os.ReadDir(folder)
+			if first {
+				close(reading)
+			}
+			if err == nil && len(entries) != files { // it was opened before, and read while they went
+				_, err = os.Lstat(folder)
+			}
+			if errors.Is(err, fs.ErrNotExist) {
+				gone <- nil
+				return
+			}
+			if err == nil && len(entries) != files {
+				err = fmt.Errorf("%d files are there, of %d", len(entries), files)
+			}
+			if err != nil {
+				gone <- err
+				return
+			}
+		}
+	}()
+	<-reading
+	if err := d.uninstall(id, 1); err != nil {
+		t.Error(err)
+	}
+	if err := <-gone; err != nil {
+		t.Error(err)
+	}
+	if left, err := os.ReadDir(d.tmp); err != nil || len(left) > 0 {
+		t.Errorf("left in tmp: %v, %v", left, err)
 	}
 }

@@ -191,7 +191,7 @@ func (d *Deployer) install(from, id string, number int) error {
 // last of them.
 func (d *Deployer) uninstall(id string, number int) error {
 	to := d.folderOf(id, number)
-	if err := removeAll(to); err != nil {
+	if err := d.takeAway(to); err != nil {
 		return err
 	}
 	parent := filepath.Dir(to)
@@ -203,6 +203,22 @@ func (d *Deployer) uninstall(id string, number int) error {
 		return err
 	}
 	return nil
+}
+
+// takeAway removes a folder at once, for who reads it meanwhile (a backup): it is there,
+// whole, or it is not. What is left of it in tmp is removed at the next start. On a
+// disk without room for the folder in tmp it is removed where it is.
+func (d *Deployer) takeAway(folder string) error {
+	aside, err := os.MkdirTemp(d.tmp, workPrefix)
+	if err != nil {
+		return removeAll(folder)
+	}
+	_ = os.Chmod(folder, 0o700) // only who may write to a folder may move it
+	err = os.Rename(folder, filepath.Join(aside, "gone"))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return errors.Join(removeAll(folder), removeAll(aside))
+	}
+	return removeAll(aside)
 }
 
 // removeAll is os.RemoveAll for folders that somebody made unwritable.
