@@ -24,7 +24,8 @@
 // # Limits
 //
 // Memory is PHP's memory_limit; the address space of the process is bounded too, by overheadMB
-// more, in case a script raises its limit. A request that is past its deadline is killed with its process.
+// more, in case a script raises its limit. A request that is past its deadline is killed with its process. A process
+// that has others below it after a request is ended, and they with it.
 //
 // # Goroutines
 //

@@ -250,13 +250,21 @@ func (t *task) Serve(p *child.Process) (result runtime.Result, reusable bool) {
 		err = errEnds
 	}
 	result = p.End(err)
-	reusable = err == nil && p.Requests < l.uses
+	reusable = err == nil && p.Requests < l.uses && !(l.f.Processes > 0 && left(p.PID))
 	if !errors.Is(err, errEnds) && result.Reason == runtime.Exit && result.Exit == memoryExit {
 		result = runtime.Result{Reason: runtime.Memory, Exit: memoryExit, Detail: "address space"}
 	} else if result.Reason == runtime.OK || errors.Is(err, errEnds) && result.Reason == runtime.Exit && (result.Exit == 0 || o.kind == kindMemory) {
 		result = o.result()
 	}
 	return result, reusable
+}
+
+// left tells whether a process has others below it, which may be dead: what was
+// left to itself is its child too. Where the kernel does not say, it has.
+func left(pid int) bool {
+	name := strconv.Itoa(pid)
+	text, err := os.ReadFile("/proc/" + name + "/task/" + name + "/children")
+	return err != nil || len(text) > 0
 }
 
 var errEnds = errors.New("the process ends with its request")

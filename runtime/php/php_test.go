@@ -523,6 +523,49 @@ echo json_encode([$can]);`, runtime.Function{})
 	}
 }
 
+// Processes that a request leaves behind are gone soon after it, also where it may start some.
+func TestProcesses(t *testing.T) {
+	t.Parallel()
+	serial := 0
+	for name, without := range ways {
+		for _, text := range []string{"<?php %s", "<?php return function () { %s };"} {
+			serial++
+			seconds := fmt.Sprint(30_000+os.Getpid()%10_000, ".", serial) // nobody else sleeps that long
+			t.Run(name, func(t *testing.T) {
+				t.Parallel()
+				l := load(t, fmt.Sprintf(text, `
+					if (isset($_GET['leave'])) {
+						$p = proc_open(['/bin/sh', '-c', 'sleep `+seconds+` >/dev/null & echo left'], [1 => ['pipe', 'w']], $pipes);
+						echo trim(fgets($pipes[1]));
+						return;
+					}
+					echo trim(shell_exec('echo ran'));`), runtime.Function{Processes: 8}, without...)
+				for i := range 3 {
+					if out, log, result := call(l, get(""), ""); out != "ran" || result.Reason != runtime.OK {
+						t.Fatalf("%q, log %q, %+v", out, log, result)
+					}
+					if out, log, result := call(l, get("leave=1"), ""); out != "left" || result.Reason != runtime.OK {
+						t.Fatalf("request %d: %q, log %q, %+v", i, out, log, result)
+					}
+					// Less than what an idle process lives.
+					testenv.UntilWithin(t, 20*time.Second, "what was left is gone", func() bool { return !runs("sleep\x00" + seconds + "\x00") })
+				}
+			})
+		}
+	}
+}
+
+// runs tells whether a process with that command line runs.
+func runs(line string) bool {
+	names, _ := filepath.Glob("/proc/[0-9]*/cmdline")
+	for _, name := range names {
+		if text, _ := os.ReadFile(name); string(text) == line { // a dead one has none
+			return true
+		}
+	}
+	return false
+}
+
 // Two functions share nothing, not even files in the temporary directory.
 func TestFunctionsShareNothing(t *testing.T) {
 	t.Parallel()
