@@ -195,3 +195,22 @@ func TestMissing(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 }
+
+// A process that waits more than once per request waits for something else than requests.
+func TestWaits(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		before, after int
+		want          bool
+	}{{10, 10, false}, {10, 10 + sampleEvery, false}, {10, 10 + 2*sampleEvery, true}, {10, 10 + 20*sampleEvery, true}} {
+		if got := waits(c.before, c.after, sampleEvery); got != c.want {
+			t.Errorf("%d to %d: %v", c.before, c.after, got)
+		}
+	}
+	if n, ok := switches(os.Getpid()); !ok || n <= 0 {
+		t.Errorf("this process: %d, %v", n, ok)
+	}
+	if _, ok := switches(1 << 30); ok {
+		t.Error("a process that is not there")
+	}
+}

@@ -9,6 +9,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	goruntime "runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -32,6 +33,9 @@ const (
 	// fewProcesses is how many processes a function that is asked for has in each worker without waiting for them: while
 	// one runs a script the answer of another is given on.
 	fewProcesses = 2
+	// perProcessor is how many processes for each processor are enough for a function whose requests
+	// compute: half of them wait for their next request.
+	perProcessor = 2
 	// usesMax is how many requests a process serves: an extension that leaks is not for
 	// ever. A start costs as much as some hundred requests.
 	usesMax = 50_000
@@ -251,6 +255,11 @@ func (t *task) Serve(p *child.Process) (result runtime.Result, reusable bool) {
 	}
 	result = p.End(err)
 	reusable = err == nil && p.Requests < l.uses && !(l.f.Processes > 0 && left(p.PID))
+	if waiting, known := s.look(p.PID, p.Requests); known && waiting {
+		l.pool.Enough(0)
+	} else if known {
+		l.pool.Enough(perProcessor * goruntime.NumCPU())
+	}
 	if !errors.Is(err, errEnds) && result.Reason == runtime.Exit && result.Exit == memoryExit {
 		result = runtime.Result{Reason: runtime.Memory, Exit: memoryExit, Detail: "address space"}
 	} else if result.Reason == runtime.OK || errors.Is(err, errEnds) && result.Reason == runtime.Exit && (result.Exit == 0 || o.kind == kindMemory) {

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	goruntime "runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -519,6 +520,45 @@ echo json_encode([$can]);`, runtime.Function{})
 					t.Fatalf("request %d: a script can: %s, log %q, %+v", i, out, log, result)
 				}
 			}
+		})
+	}
+}
+
+// A script that computes has as many processes as two per processor, one that waits
+// has as many as are asked for.
+func TestAsManyProcessesAsHelp(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		name, text string
+		enough     func(processes int) bool
+	}{
+		{"computes", `<?php for ($i = 0; $i < 20000; $i++) $x = md5((string) $i); echo getmypid();`, func(n int) bool { return n <= 2*goruntime.NumCPU() }},
+		{"waits", `<?php usleep(30000); echo getmypid();`, func(n int) bool { return n > 2*goruntime.NumCPU() }},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			l := load(t, c.text, runtime.Function{}, sandbox.LayerRoot) // so that processes have numbers of their own
+			testenv.UntilWithin(t, 2*patience(), "there are as many as help", func() bool {
+				var mu sync.Mutex
+				var wg sync.WaitGroup
+				pids := map[string]bool{}
+				for range 4*goruntime.NumCPU() + 4 {
+					wg.Go(func() {
+						for range 20 {
+							out, log, result := call(l, get(""), "")
+							if result.Reason != runtime.OK {
+								t.Errorf("%q, log %q, %+v", out, log, result)
+								return
+							}
+							mu.Lock()
+							pids[out] = true
+							mu.Unlock()
+						}
+					})
+				}
+				wg.Wait()
+				return t.Failed() || c.enough(len(pids))
+			})
 		})
 	}
 }

@@ -33,6 +33,8 @@ type server struct {
 	loops  bool // it has the handler loaded: requests go over side
 	events bool // … and takes an event
 
+	switches int // of the process at the last look; 0: none yet
+
 	out     []byte
 	in      []byte
 	scratch []byte
