@@ -12,23 +12,26 @@ func TestWantsMore(t *testing.T) {
 	for _, c := range []struct {
 		name        string
 		all, enough int
+		few         int
 		waited      time.Duration // of who waits first; negative: nobody waits
 		want        bool
 	}{
-		{"nobody waits", 1, 0, -1, false},
-		{"the first one", 0, 0, 0, true},
-		{"not for long", 2, 0, growAfter, false},
-		{"for long enough", 2, 0, 2 * growAfter, true},
-		{"… for which there is a bound", 30, 0, growMax * growAfter, true},
-		{"fewer than enough", 1, 2, growAfter, true},
-		{"as many as are enough", 2, 2, 20 * growAfter, false},
-		{"more than enough", 3, 2, 20 * growAfter, false},
-		{"a function that begins to wait", 2, 2, enoughPatience, true},
-		{"… and goes on", 9, 2, enoughPatience, true},
+		{"nobody waits", 1, 0, 0, -1, false},
+		{"the first one", 0, 0, 0, 0, true},
+		{"not for long", 2, 0, 0, growAfter, false},
+		{"for long enough", 2, 0, 0, 2 * growAfter, true},
+		{"… for which there is a bound", 30, 0, 0, growMax * growAfter, true},
+		{"fewer than a few", 1, 0, 2, 0, true},
+		{"a few, which are enough", 2, 2, 2, growAfter, false},
+		{"fewer than enough", 1, 2, 0, growAfter, true},
+		{"as many as are enough", 2, 2, 0, 20 * growAfter, false},
+		{"more than enough", 3, 2, 0, 20 * growAfter, false},
+		{"a function that begins to wait", 2, 2, 0, enoughPatience, true},
+		{"… and goes on", 9, 2, 0, enoughPatience, true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			p := &Pool{all: make([]*Process, c.all)}
+			p := &Pool{c: Config{Few: c.few}, all: make([]*Process, c.all)}
 			p.Enough(c.enough)
 			if c.waited >= 0 {
 				p.waiters = []*waiter{{since: now.Add(-c.waited)}, {since: now}}
