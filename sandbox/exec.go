@@ -41,6 +41,9 @@ func (s *Spec) without(layer string) bool { return slices.Contains(s.Without, la
 
 // apply takes away, in the order in which one layer does not hinder the next.
 func (s *Spec) apply() error {
+	if err := sys.SetTimerSlack(sys.TimerSlackDefault); err != nil { // the server's is none of the program's business
+		return err
+	}
 	uid, gid := s.identity()
 	if s.Namespaces {
 		if err := s.makeRoot(uid, gid); err != nil {

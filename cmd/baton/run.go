@@ -45,13 +45,14 @@ type commands struct {
 	json     bool   // --json, where a command prints data
 	now      func() time.Time
 	demo     func() ([]byte, error)
+	again    func() error // what serve does first; nil: nothing. See executeWithSlack
 
 	configPath string // of the file that was read; empty: none
 }
 
 // run is the whole program: it returns the exit code.
 func run(args []string, stdout, stderr io.Writer) int {
-	c := &commands{in: os.Stdin, out: stdout, err: stderr, env: os.Getenv, now: time.Now, demo: bundledDemo}
+	c := &commands{in: os.Stdin, out: stdout, err: stderr, env: os.Getenv, now: time.Now, demo: bundledDemo, again: executeWithSlack}
 	return c.run(args)
 }
 

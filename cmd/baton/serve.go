@@ -85,6 +85,11 @@ The data directory is made by ` + "`baton init`" + `; one server runs on it at a
 				return c.printSettings(cmd)
 			}
 			surviveClosedOutput()
+			if c.again != nil {
+				if err := c.again(); err != nil {
+					fmt.Fprintf(c.err, "baton: %v\n", err) // it serves all the same
+				}
+			}
 			ctx, abort, done := untilSignal(cmd.Context())
 			defer done()
 			return c.serve(ctx, abort, f)

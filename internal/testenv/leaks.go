@@ -61,7 +61,7 @@ func takeInventory() inventory {
 	for _, link := range Descriptors(os.Getpid()) {
 		held["descriptor: "+link]++
 	}
-	for _, pid := range children(os.Getpid()) {
+	for _, pid := range Children(os.Getpid()) {
 		line, _ := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/cmdline")
 		held[fmt.Sprintf("child: %d %s", pid, bytes.ReplaceAll(line, []byte{0}, []byte{' '}))]++
 	}

@@ -265,7 +265,7 @@ func (s *Server) Token(t testing.TB) string {
 }
 
 // Children are the processes that the gateway has started and not yet reaped.
-func (s *Server) Children() []int { return children(s.Pid) }
+func (s *Server) Children() []int { return Children(s.Pid) }
 
 // Workers are those of its children that are `baton worker`.
 func (s *Server) Workers() []int {
@@ -279,8 +279,8 @@ func (s *Server) Workers() []int {
 	return workers
 }
 
-// children lists the children of all threads of a process.
-func children(pid int) []int {
+// Children lists the children of all threads of a process.
+func Children(pid int) []int {
 	var pids []int
 	lists, _ := filepath.Glob("/proc/" + strconv.Itoa(pid) + "/task/*/children")
 	for _, list := range lists {
