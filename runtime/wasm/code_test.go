@@ -92,8 +92,8 @@ func TestModulesThatDifferInCodeOnly(t *testing.T) {
 	}
 }
 
-// mappings counts the lines of /proc/self/maps that end in name and are executable.
-func mappings(t *testing.T, name string) (n int) {
+// mappings counts the lines of /proc/self/maps of the file at path that are executable.
+func mappings(t *testing.T, path string) (n int) {
 	t.Helper()
 	maps, err := os.ReadFile("/proc/self/maps")
 	if err != nil {
@@ -101,7 +101,7 @@ func mappings(t *testing.T, name string) (n int) {
 	}
 	for line := range strings.Lines(string(maps)) {
 		line = strings.TrimSuffix(strings.TrimSpace(line), " (deleted)")
-		if strings.HasSuffix(line, name) && strings.Contains(line, " r-xp ") {
+		if strings.HasSuffix(line, " "+path) && strings.Contains(line, " r-xp ") {
 			n++
 		}
 	}
@@ -117,6 +117,7 @@ func TestNativeCodeIsMappedFromItsFile(t *testing.T) {
 		t.Fatal(err)
 	}
 	path, s := prepareIn(t, dir, module)
+	code := filepath.Join(dir, s.Code) // others have the same module, in folders of their own
 	l, err := e.Load(t.Context(), &runtime.Function{Name: "mapped", Module: path})
 	if err != nil {
 		t.Fatal(err)
@@ -127,7 +128,7 @@ func TestNativeCodeIsMappedFromItsFile(t *testing.T) {
 	if s.CodeSize < 2*codeMapMin {
 		t.Fatalf("the module has %d bytes of native code only", s.CodeSize)
 	}
-	if n := mappings(t, s.Code); n != 1 {
+	if n := mappings(t, code); n != 1 {
 		t.Errorf("the native code is mapped %d times, want once", n)
 	}
 	if err := l.Close(); err != nil {
@@ -135,7 +136,7 @@ func TestNativeCodeIsMappedFromItsFile(t *testing.T) {
 	}
 	testenv.Until(t, "the native code to be unmapped", func() bool {
 		goruntime.GC() // wazero unmaps in a finalizer
-		return mappings(t, s.Code) == 0
+		return mappings(t, code) == 0
 	})
 }
 
