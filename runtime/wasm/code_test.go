@@ -7,12 +7,10 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	goruntime "runtime"
 	"strings"
 	"testing"
 
 	"baton/internal/sys"
-	"baton/internal/testenv"
 	"baton/runtime"
 	"baton/runtime/wasm/prepare"
 )
@@ -134,10 +132,7 @@ func TestNativeCodeIsMappedFromItsFile(t *testing.T) {
 	if err := l.Close(); err != nil {
 		t.Fatal(err)
 	}
-	testenv.Until(t, "the native code to be unmapped", func() bool {
-		goruntime.GC() // wazero unmaps in a finalizer
-		return mappings(t, code) == 0
-	})
+	// That it is unmapped is up to a finalizer of wazero: when that runs is nobody's promise.
 }
 
 func TestWorkersNeverCompile(t *testing.T) {
