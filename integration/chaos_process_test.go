@@ -18,7 +18,8 @@ import (
 	"baton/internal/testenv"
 )
 
-// stop stops processes and has them go on when the test ends, if not before.
+// stop stops processes, all threads of each (kill(2) returns before they are),
+// and has them go on when the test ends, if not before.
 func stop(t testing.TB, pids ...int) (goOn func()) {
 	t.Helper()
 	for _, pid := range pids {

@@ -5,7 +5,6 @@ import (
 	"os"
 	"slices"
 	"strings"
-	"syscall"
 	"testing"
 
 	"baton/internal/testenv"
@@ -61,9 +60,7 @@ func TestHungWorkerHoldsNoDeploy(t *testing.T) {
 	s := testenv.Start(t, testenv.Options{Workers: 2, Args: []string{"--stall", "10m"}})
 	deployed(t, s, numbered(1), "m.wasm", module)
 	hung := s.Workers()[0]
-	if err := syscall.Kill(hung, syscall.SIGSTOP); err != nil {
-		t.Fatal(err)
-	}
+	stop(t, hung)
 	deployed(t, s, numbered(2), "m.wasm", module)
 	if slices.Contains(s.Workers(), hung) {
 		t.Error("the deploy is confirmed while a worker has not confirmed it")
