@@ -12,6 +12,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	goruntime "runtime"
 	"runtime/debug"
 	"slices"
 	"time"
@@ -20,6 +21,7 @@ import (
 	"baton/runtime/wasm/prepare"
 
 	"github.com/tetratelabs/wazero"
+	"github.com/tetratelabs/wazero/experimental"
 	"golang.org/x/sys/cpu"
 )
 
@@ -282,7 +284,7 @@ func validate(ctx context.Context, module []byte) error {
 	return compiled.Close(ctx)
 }
 
-// compile makes native code of module and has w keep it.
+// compile makes native code of module, on all processors, and has w keep it.
 func compile(ctx context.Context, module []byte, w *codeWriter) error {
 	cache, err := newCache(w)
 	if err != nil {
@@ -294,7 +296,7 @@ func compile(ctx context.Context, module []byte, w *codeWriter) error {
 	if err := instantiateHost(ctx, rt); err != nil {
 		return fmt.Errorf("start engine: %w", err)
 	}
-	compiled, err := rt.CompileModule(ctx, module)
+	compiled, err := rt.CompileModule(experimental.WithCompilationWorkers(ctx, goruntime.GOMAXPROCS(0)), module)
 	if err != nil {
 		return &RefusedError{Reason: err}
 	}
