@@ -113,8 +113,7 @@ type Picker struct {
 	// for a worker on its ramp counts more than once.
 	// Invariant: decisions is the sum of taken, but for rounding.
 	decisions float32
-	taken     [WorkersMax]float32
-	samples   [WorkersMax]uint32 // Load.Sample when taken was last aged
+	seen      [WorkersMax]view
 
 	// Storage of one call: who can be chosen, and who of them is near the best,
 	// both ascending.
@@ -123,8 +122,26 @@ type Picker struct {
 }
 
 type candidate struct {
-	points uint32 // the bits of a float32 that is not negative
+	points uint32  // the bits of a float32 that is not negative
+	doubt  float32 // the part of its sample that is not believed, 0 to 1
 	worker uint8
+}
+
+// view is what a Picker knows of a worker beside its Load, and what those numbers of the
+// Load mean that change with a tick at most: so a decision neither divides nor compares floats.
+type view struct {
+	score             uint64  // bits of Load.Score
+	sample, age, ramp uint32  // of the Load
+	taken             float32 // decisions for it; see Picker.decisions
+	weight            float32 // of a decision or a request: 1, and more on the ramp
+	live              float32 // points of a request
+	trust, doubt      float32 // the parts of the sample that are believed, and not; 1 together
+	believed          float32 // the score as far as it is believed
+}
+
+// of reports whether v is of l as it is now.
+func (v *view) of(l *Load) bool {
+	return v.score^math.Float64bits(l.Score)|uint64(v.sample^l.Sample|v.age^l.Age|v.ramp^l.Ramp) == 0
 }
 
 // NewPicker returns a Picker with the given options.
@@ -177,46 +194,40 @@ func (p *Picker) Next(loads []Load, not uint64) int {
 	// The points of everyone who can be chosen, and the fewest. Points are not
 	// negative, so their bits order as they do: compared as integers, neither
 	// loop branches on them. PERFORMANCE.md, "Pick".
-	var sum, believed float32
-	var doubtful uint64 // candidates, not workers
-	known := false      // one of them has a sample at all
-	n := 0
-	fresh, live := p.options.FreshTicks, p.options.LivePoints
-	share := p.options.SharePoints / (p.decisions + shareStart)
-	best := uint32(math.MaxUint32)
-	for i := range loads {
-		l := &loads[i]
-		if !l.Ready || l.Full || not>>(i&(WorkersMax-1))&1 != 0 {
-			continue
+	var sum, believed, doubts float32
+	var best uint32
+	var n int
+weigh:
+	for {
+		share := p.options.SharePoints / (p.decisions + shareStart)
+		sum, believed, doubts, best, n = 0, 0, 0, math.MaxUint32, 0
+		for i := range loads {
+			l := &loads[i]
+			if !l.Ready || l.Full || not>>(i&(WorkersMax-1))&1 != 0 {
+				continue
+			}
+			v := &p.seen[i&(WorkersMax-1)]
+			if !v.of(l) {
+				p.learn(loads)
+				continue weigh
+			}
+			believed += v.trust
+			doubts += v.doubt
+			sum += v.believed
+			bits := math.Float32bits(v.live*l.live() + share*v.taken + v.believed)
+			p.candidates[n&(WorkersMax-1)] = candidate{bits, v.doubt, uint8(i)}
+			best = min(best, bits)
+			n++
 		}
-		if l.Sample != p.samples[i] {
-			p.age(i, l.Sample)
-		}
-		points := live * l.live()
-		if l.Ramp != 0 {
-			points /= p.ramp(l)
-		}
-		points += share * p.taken[i]
-		if l.Age <= fresh && l.Ramp == 0 && l.measured() {
-			score := l.score()
-			sum += score
-			believed++
-			points += score
-		} else {
-			doubtful |= 1 << (n & (WorkersMax - 1))
-			known = known || l.measured()
-		}
-		c := &p.candidates[n&(WorkersMax-1)]
-		c.worker, c.points = uint8(i), math.Float32bits(points)
-		best = min(best, c.points)
-		n++
+		break
 	}
 	if n == 0 {
 		return -1
 	}
-	// Without any sample there is no mean to give: they take turns.
-	if doubtful != 0 && (known || believed > 0) {
-		best, believed = p.doubt(loads, p.candidates[:n], doubtful, sum, believed)
+	// What is not believed is the mean of all, each as far as it is believed. Without
+	// any sample there is no mean to give: they take turns.
+	if doubts > 0 && believed > 0 {
+		best = doubt(p.candidates[:n], sum/believed)
 	}
 
 	// Who is as good as the best.
@@ -237,41 +248,20 @@ func (p *Picker) Next(loads []Load, not uint64) int {
 		i = p.turn(near)
 	}
 	p.cursor = uint8(i)
-	p.charge(i, &loads[i])
+	p.charge(i)
 	return i
 }
 
-// doubt completes the points of candidates without a sample, with an old one, or
-// on their ramp: they get the mean of all scores, each as far as it is believed,
-// and differ from it as far as they are believed themselves. It returns the
-// fewest points, and how many samples are believed. Rare: while workers start,
-// or when one has stopped reporting.
-//
-//go:noinline
-func (p *Picker) doubt(loads []Load, candidates []candidate, doubtful uint64, sum, believed float32) (uint32, float32) {
-	for k, c := range candidates {
-		if doubtful>>k&1 != 0 {
-			l := &loads[c.worker]
-			trust := p.trust(l)
-			sum += trust * l.score()
-			believed += trust
-		}
-	}
-	var mean float32
-	if believed > 0 {
-		mean = sum / believed
-	}
+// doubt gives candidates the mean for what is not believed of their samples, and
+// returns the fewest points. Rare: while workers start, or when one has stopped reporting.
+func doubt(candidates []candidate, mean float32) uint32 {
 	best := uint32(math.MaxUint32)
 	for k := range candidates {
 		c := &candidates[k]
-		if doubtful>>k&1 != 0 {
-			l := &loads[c.worker]
-			score := mean + p.trust(l)*(l.score()-mean)
-			c.points = math.Float32bits(math.Float32frombits(c.points) + max(score, 0))
-		}
+		c.points = math.Float32bits(math.Float32frombits(c.points) + c.doubt*mean)
 		best = min(best, c.points)
 	}
-	return best, believed
+	return best
 }
 
 //go:noinline
@@ -281,28 +271,40 @@ func (p *Picker) start() {
 		p.Seed(1)
 	}
 	p.cursor = WorkersMax - 1
+	p.learn(make([]Load, WorkersMax))
 	p.filled = true
 }
 
-// age takes notice of a new sample of worker i: the score shows 1-KeepDefault of
-// what was decided before it. Rare (two a second and worker), so the sum is
-// computed anew, and rounding does not add up.
+// learn takes notice of new samples, ages and ramps. Of a new sample, the score shows
+// 1-KeepDefault of what was decided before it. Rare (ten times a second), so the sum of
+// decisions is computed anew, and rounding does not add up.
 //
 //go:noinline
-func (p *Picker) age(i int, sample uint32) {
-	p.samples[i] = sample
-	p.taken[i] *= KeepDefault
+func (p *Picker) learn(loads []Load) {
+	for i := range loads {
+		l, v := &loads[i], &p.seen[i]
+		if v.sample != l.Sample {
+			v.taken *= KeepDefault
+		}
+		v.score, v.sample, v.age, v.ramp = math.Float64bits(l.Score), l.Sample, l.Age, l.Ramp
+		part := p.ramp(l.Ramp)
+		v.weight = 1 / part
+		v.live = p.options.LivePoints * v.weight
+		v.trust = 0
+		if l.measured() {
+			v.trust = p.trust(l.Age) * part
+		}
+		v.doubt = 1 - v.trust
+		v.believed = v.trust * l.score()
+	}
 	p.sum()
 }
 
 // charge takes notice of a decision for worker i.
-func (p *Picker) charge(i int, l *Load) {
-	d := float32(1)
-	if l.Ramp != 0 {
-		d = 1 / p.ramp(l)
-	}
-	p.taken[i] += d
-	p.decisions += d
+func (p *Picker) charge(i int) {
+	v := &p.seen[i]
+	v.taken += v.weight
+	p.decisions += v.weight
 	if p.decisions >= sharesMax {
 		p.halve()
 	}
@@ -310,38 +312,34 @@ func (p *Picker) charge(i int, l *Load) {
 
 //go:noinline
 func (p *Picker) halve() {
-	for i := range p.taken {
-		p.taken[i] /= 2
+	for i := range p.seen {
+		p.seen[i].taken /= 2
 	}
 	p.sum()
 }
 
 func (p *Picker) sum() {
 	p.decisions = 0
-	for _, taken := range p.taken {
-		p.decisions += taken
+	for i := range p.seen {
+		p.decisions += p.seen[i].taken
 	}
 }
 
-// trust returns how much the sample of l is believed, 1 to 0; 0 when there is
-// none. On the ramp only so much of it, for a worker that has hardly anything to
-// do measures little.
-func (p *Picker) trust(l *Load) float32 {
-	if !l.measured() {
-		return 0
-	}
+// trust returns how much a sample of that age is believed, 1 to 0. On the ramp
+// only so much of it, for a worker that has hardly anything to do measures little.
+func (p *Picker) trust(age uint32) float32 {
 	fresh, stale := p.options.FreshTicks, p.options.StaleTicks
-	trust := float32(stale-min(max(l.Age, fresh), stale)) / float32(stale-fresh)
-	if l.Ramp != 0 {
-		trust *= p.ramp(l)
-	}
-	return trust
+	return float32(stale-min(max(age, fresh), stale)) / float32(stale-fresh)
 }
 
-// ramp returns the part of a full share that l gets, above 0 to 1.
-func (p *Picker) ramp(l *Load) float32 {
+// ramp returns the part of a full share that a worker gets which has so many
+// ticks left, above 0 to 1.
+func (p *Picker) ramp(left uint32) float32 {
+	if left == 0 {
+		return 1
+	}
 	all := p.options.RampTicks
-	return max(float32(all-min(l.Ramp, all))/float32(all), rampMin)
+	return max(float32(all-min(left, all))/float32(all), rampMin)
 }
 
 // turn returns the first of near[:n], which ascends, after the last decision.

@@ -15,6 +15,9 @@ type plain struct {
 	decisions float32
 	taken     [WorkersMax]float32
 	samples   [WorkersMax]uint32
+	ages      [WorkersMax]uint32
+	ramps     [WorkersMax]uint32
+	scores    [WorkersMax]uint64
 }
 
 func newPlain(o Options, seed uint64) *plain {
@@ -27,6 +30,16 @@ func (p *plain) sum() {
 	for _, v := range p.taken {
 		p.decisions += v
 	}
+}
+
+func (p *plain) learn(loads []Load) {
+	for i, l := range loads {
+		if l.Sample != p.samples[i] {
+			p.taken[i] *= KeepDefault
+		}
+		p.samples[i], p.ages[i], p.ramps[i], p.scores[i] = l.Sample, l.Age, l.Ramp, math.Float64bits(l.Score)
+	}
+	p.sum()
 }
 
 func (p *plain) ramp(l Load) float32 {
@@ -66,6 +79,12 @@ func (p *plain) next(loads []Load, not uint64) int {
 	if len(who) == 0 {
 		return -1
 	}
+	// A new sample of anyone who can be chosen has all looked at.
+	for _, i := range who {
+		if l := loads[i]; l.Sample != p.samples[i] || l.Age != p.ages[i] || l.Ramp != p.ramps[i] || math.Float64bits(l.Score) != p.scores[i] {
+			p.learn(loads)
+		}
+	}
 	share := p.o.SharePoints / (p.decisions + shareStart)
 	points := make(map[int]float32)
 	score := func(l Load) float32 {
@@ -74,17 +93,10 @@ func (p *plain) next(loads []Load, not uint64) int {
 		}
 		return float32(math.Min(l.Score, 100))
 	}
-	// Sums run over those believed whole first, then over the others, so that
-	// they round as in Picker.
 	var sum, believed float32
-	for _, doubtful := range []bool{false, true} {
-		for _, i := range who {
-			l := loads[i]
-			if t := p.trust(l); (t < 1 || l.Ramp != 0) == doubtful {
-				sum += t * score(l)
-				believed += t
-			}
-		}
+	for _, i := range who {
+		sum += p.trust(loads[i]) * score(loads[i])
+		believed += p.trust(loads[i])
 	}
 	var mean float32
 	if believed > 0 {
@@ -93,27 +105,17 @@ func (p *plain) next(loads []Load, not uint64) int {
 	best := float32(math.Inf(1))
 	for _, i := range who {
 		l := loads[i]
-		if l.Sample != p.samples[i] {
-			p.samples[i] = l.Sample
-			p.taken[i] *= KeepDefault
-			p.sum()
-		}
 		live := float32(0)
 		for _, n := range []int32{l.Inflight, l.Pending} {
 			if n > 0 {
 				live += float32(min(n, liveMax))
 			}
 		}
-		extra := p.o.LivePoints * live
-		if l.Ramp != 0 {
-			extra /= p.ramp(l)
-		}
+		extra := p.o.LivePoints * (1 / p.ramp(l)) * live
 		extra += share * p.taken[i]
-		if t := p.trust(l); t < 1 || l.Ramp != 0 {
-			points[i] = extra + max(mean+t*(score(l)-mean), 0)
-		} else {
-			points[i] = extra + score(l)
-		}
+		t := p.trust(l)
+		points[i] = extra + t*score(l)
+		points[i] += (1 - t) * mean
 		best = min(best, points[i])
 	}
 	var near []int
