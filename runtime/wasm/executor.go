@@ -97,6 +97,7 @@ type Executor struct {
 	// beside are goroutines that put back or close instances; see pool.end and evictFrom.
 	beside   sync.WaitGroup
 	evicting atomic.Bool
+	names    names
 
 	mu       sync.Mutex
 	pools    map[poolKey]*pool
@@ -161,11 +162,11 @@ type loaded struct {
 // Load makes f ready; see runtime.Executor. Functions with the same module,
 // memory, files and freeze share their instances.
 func (e *Executor) Load(ctx context.Context, f *runtime.Function) (runtime.Loaded, error) {
-	data, err := readModule(f.Module)
+	module, err := e.names.of(f.Module)
 	if err != nil {
 		return nil, err
 	}
-	key := poolKey{module: hash(data), memory: int(f.Memory()), files: f.Files, freeze: f.Freeze}
+	key := poolKey{module: module, memory: int(f.Memory()), files: f.Files, freeze: f.Freeze}
 	e.mu.Lock()
 	p := e.pools[key]
 	if p == nil {

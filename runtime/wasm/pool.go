@@ -124,9 +124,13 @@ func (p *pool) get(f *runtime.Function, inv *runtime.Invocation) (*instance, run
 // warm makes the first instance, and with it the image that others start from,
 // before somebody waits for it: without one, the first burst of requests would
 // run the initialisation once for each. What fails here fails again, with its
-// answer, in the first invocation.
+// answer, in the first invocation. One is enough for all routes to the module, however
+// many of them are loaded at once.
 func (p *pool) warm(f *runtime.Function) {
-	if p.ready() {
+	p.mu.Lock()
+	n := p.count
+	p.mu.Unlock()
+	if n > 0 {
 		return
 	}
 	if in, _ := p.get(f, &runtime.Invocation{}); in != nil {

@@ -161,11 +161,11 @@ func readModule(path string) ([]byte, error) {
 // Prepared reports whether the artifact has native code for this version and
 // processor; if not, the error wraps runtime.ErrNotPrepared.
 func Prepared(module, cacheDir string) error {
-	data, err := readModule(module)
+	name, err := hashFile(module)
 	if err != nil {
 		return err
 	}
-	_, err = readStamp(cacheDir, hash(data))
+	_, err = readStamp(cacheDir, name)
 	return err
 }
 
