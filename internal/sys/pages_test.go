@@ -3,9 +3,11 @@ package sys
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"syscall"
 	"testing"
 )
@@ -106,5 +108,38 @@ func TestCodeIsMappedOverAMapping(t *testing.T) {
 	}
 	if !bytes.Equal(b[:2*PageSize], content[PageSize:]) || !bytes.Equal(b[2*PageSize:], make([]byte, PageSize)) {
 		t.Error("the mapping does not read as the file")
+	}
+}
+
+func TestRetiredPagesKeepTheirAddresses(t *testing.T) {
+	t.Parallel()
+	b, err := MmapReserve(3 * PageSize)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = Munmap(b) }()
+	for i := range b {
+		b[i] = 1
+	}
+	pagemap, err := OpenPagemap()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer pagemap.Close()
+	if err := Retire(b[1:]); !errors.Is(err, syscall.EINVAL) {
+		t.Errorf("not at a page: %v", err)
+	}
+	if err := errors.Join(Retire(nil), Retire(b[:PageSize+1])); err != nil {
+		t.Fatal(err)
+	}
+	if private, err := pagemap.Private(b, nil); err != nil || len(private) != 1 || private[0] != (PageRange{2 * PageSize, 3 * PageSize}) {
+		t.Errorf("what is left: %v, %v; want the last page", private, err)
+	}
+	maps, err := os.ReadFile("/proc/self/maps")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := fmt.Sprintf("%x-%x ---p", &b[0], &b[2*PageSize]); !strings.Contains(string(maps), strings.ReplaceAll(want, "0x", "")) {
+		t.Errorf("no line %q", want)
 	}
 }

@@ -78,6 +78,30 @@ func PopulateRead(b []byte) {
 	}
 }
 
+// Retire replaces the pages of b, which must be a mapping of its own, by address space that
+// nobody can use: what they held is given back, and the addresses stay taken until
+// whoever owns the mapping unmaps it.
+//
+// Source: mmap(2), MAP_FIXED.
+func Retire(b []byte) error {
+	if len(b) == 0 {
+		return nil
+	}
+	start := uintptr(unsafe.Pointer(unsafe.SliceData(b)))
+	if start%PageSize != 0 {
+		return syscall.EINVAL
+	}
+	got, _, errno := unix.Syscall6(unix.SYS_MMAP, start, uintptr(len(b)),
+		unix.PROT_NONE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS|unix.MAP_NORESERVE|unix.MAP_FIXED, ^uintptr(0), 0)
+	if errno != 0 {
+		return fmt.Errorf("retire %d bytes: %w", len(b), errno)
+	}
+	if got != start {
+		panic("sys: mmap with MAP_FIXED moved")
+	}
+	return nil
+}
+
 // Discard drops the private pages of b: they read as what is mapped below, or zeros.
 //
 // Source: madvise(2), MADV_DONTNEED.

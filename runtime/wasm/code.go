@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"sync"
 
 	"baton/internal/sys"
 	"baton/runtime"
@@ -42,7 +43,7 @@ type codeStore interface {
 }
 
 var (
-	_ codeStore = codeFiles("")
+	_ codeStore = (*codeFiles)(nil)
 	_ codeStore = (*codeWriter)(nil)
 	_ codeStore = (*keyFinder)(nil)
 )
@@ -51,13 +52,82 @@ var (
 func codeName(key codeKey) string { return hex.EncodeToString(key[:]) + ".code" }
 
 // codeFiles serves what is in the directory, and nothing else: a worker never
-// compiles.
-type codeFiles string
+// compiles. It knows where native code is mapped, and gives it back when nobody uses it
+// any more: wazero leaves that to a finalizer, and keeps pointers to closed modules in
+// the spare room of a list, so that it runs late or never.
+type codeFiles struct {
+	dir string
+
+	mu   sync.Mutex
+	uses map[string]*codeUse // by the name of the file
+}
+
+// codeUse is one file of native code that is used, or about to be.
+type codeUse struct {
+	pins int // loads and users; guarded by codeFiles.mu
+
+	// Held while it is loaded or given back, so that nobody gets from wazero's memory
+	// what is given back. Taken before codeFiles.mu.
+	mu       sync.Mutex
+	users    int
+	segments [][]byte // where it is mapped
+}
+
+// load has compile load the native code in the file called name. What it loads stays until
+// as many calls of unload.
+func (c *codeFiles) load(name string, compile func() error) error {
+	c.mu.Lock()
+	u := c.uses[name]
+	if u == nil {
+		u = new(codeUse)
+		c.uses[name] = u
+	}
+	u.pins++
+	c.mu.Unlock()
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	before := len(u.segments)
+	if err := compile(); err != nil {
+		u.segments = u.segments[:before] // wazero's to unmap
+		c.unpin(name, u)
+		return err
+	}
+	u.users++
+	return nil
+}
+
+// unload gives native code back: the last one its memory. No instance of the caller's
+// exists any more. release makes wazero forget the module; until then it holds on to the
+// addresses, which must not become somebody else's before.
+func (c *codeFiles) unload(name string, release func()) {
+	c.mu.Lock()
+	u := c.uses[name]
+	c.mu.Unlock()
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.users--; u.users == 0 {
+		for _, segment := range u.segments {
+			_ = sys.Retire(segment) // or it stays until the finalizer
+		}
+		u.segments = nil
+	}
+	release()
+	c.unpin(name, u)
+}
+
+func (c *codeFiles) unpin(name string, u *codeUse) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if u.pins--; u.pins == 0 {
+		delete(c.uses, name)
+	}
+}
 
 // Get opens native code; what is missing is runtime.ErrNotPrepared, not an
 // occasion to compile.
-func (dir codeFiles) Get(key codeKey) (io.ReadCloser, bool, error) {
-	f, err := os.Open(filepath.Join(string(dir), codeName(key)))
+func (c *codeFiles) Get(key codeKey) (io.ReadCloser, bool, error) {
+	name := codeName(key)
+	f, err := os.Open(filepath.Join(c.dir, name))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, false, fmt.Errorf("native code: %w", runtime.ErrNotPrepared)
 	} else if err != nil {
@@ -68,16 +138,19 @@ func (dir codeFiles) Get(key codeKey) (io.ReadCloser, bool, error) {
 		_ = f.Close()
 		return nil, false, fmt.Errorf("native code %s: %w", f.Name(), err)
 	}
+	c.mu.Lock()
+	r.use = c.uses[name]
+	c.mu.Unlock()
 	return r, true, nil
 }
 
 // Add is not called: nothing is compiled.
-func (dir codeFiles) Add(codeKey, io.Reader) error {
+func (c *codeFiles) Add(codeKey, io.Reader) error {
 	return errors.New("a worker does not compile")
 }
 
 // Delete is called for code of another version of wazero, which a stamp of this one never names.
-func (dir codeFiles) Delete(codeKey) error { return runtime.ErrNotPrepared }
+func (c *codeFiles) Delete(codeKey) error { return runtime.ErrNotPrepared }
 
 // codeReader reads wazero's stream from a file of native code.
 type codeReader struct {
@@ -87,6 +160,7 @@ type codeReader struct {
 	end  int64 // of the stream
 	// mapped is whether the machine code was mapped; see Read.
 	mapped bool
+	use    *codeUse // who loads, and holds its lock; nil: nobody wants to know
 }
 
 // codeMapMin is the least that is worth a mapping, in bytes. wazero reads
@@ -124,6 +198,9 @@ func (r *codeReader) Read(p []byte) (int, error) {
 	if !r.mapped && len(p) >= codeMapMin && r.at%sys.PageSize == 0 && r.at+int64(len(p)) <= r.end &&
 		sys.MmapCodeOver(p, int(r.file.Fd()), r.at) == nil {
 		r.mapped = true
+		if r.use != nil {
+			r.use.segments = append(r.use.segments, p)
+		}
 		r.at += int64(len(p))
 		r.buf.Reset(io.NewSectionReader(r.file, r.at, r.end-r.at))
 		return len(p), nil

@@ -8,7 +8,10 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"baton/internal/sys"
 	"baton/runtime"
@@ -132,7 +135,116 @@ func TestNativeCodeIsMappedFromItsFile(t *testing.T) {
 	if err := l.Close(); err != nil {
 		t.Fatal(err)
 	}
-	// That it is unmapped is up to a finalizer of wazero: when that runs is nobody's promise.
+	if n := mappings(t, code); n != 0 {
+		t.Errorf("the native code of a closed function is mapped %d times", n)
+	}
+	if n := len(e.files.uses); n != 0 {
+		t.Errorf("%d files of native code are used", n)
+	}
+}
+
+// An invocation that runs when its function is closed has its code until it ends.
+func TestNativeCodeStaysWhileItRuns(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	e := executorIn(t, dir)
+	module, err := os.ReadFile(buildC(t, "busy", "-mbulk-memory"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	path, s := prepareIn(t, dir, module)
+	code := filepath.Join(dir, s.Code)
+	l, err := e.Load(t.Context(), &runtime.Function{Name: "busy", Module: path, Handler: "loop", MemoryMB: 64, Timeout: time.Minute})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var cancel atomic.Bool
+	running, ended := make(chan struct{}), make(chan runtime.Result, 1)
+	go func() {
+		promote := func() { close(running) } // past its slice, in the middle of its code
+		ended <- l.Invoke(&runtime.Invocation{Body: []byte("go"), Env: vars(nil), Stdout: io.Discard, Stderr: io.Discard, Cancel: &cancel, Promote: promote})
+	}()
+	<-running
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if n := mappings(t, code); n != 1 {
+		t.Errorf("the native code that runs is mapped %d times, want once", n)
+	}
+	cancel.Store(true)
+	if res := <-ended; res.Reason != runtime.Cancelled {
+		t.Errorf("%+v, want it cancelled", res)
+	}
+	if n := mappings(t, code); n != 0 {
+		t.Errorf("the native code that ran last is mapped %d times", n)
+	}
+}
+
+// Two pools may share native code: it goes with the last, however often one of them
+// was loaded anew before.
+func TestNativeCodeGoesWithItsLastUser(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	e := executorIn(t, dir)
+	module, err := os.ReadFile(buildC(t, "hello"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	path, s := prepareIn(t, dir, module)
+	code := filepath.Join(dir, s.Code)
+	open := func(memory int) runtime.Loaded {
+		t.Helper()
+		l, err := e.Load(t.Context(), &runtime.Function{Name: "shared", Module: path, MemoryMB: memory})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return l
+	}
+	answers := func(l runtime.Loaded) {
+		t.Helper()
+		if out, res := call(l, "you"); !strings.HasPrefix(out, "hello ") {
+			t.Fatalf("%q %+v", out, res)
+		}
+	}
+	first := open(8)
+	for range 20 {
+		second := open(16)
+		answers(second)
+		if err := second.Close(); err != nil {
+			t.Fatal(err)
+		}
+		answers(first)
+		if n := mappings(t, code); n != 1 {
+			t.Fatalf("the native code is mapped %d times, want once", n)
+		}
+	}
+	if err := first.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if n := mappings(t, code); n != 0 {
+		t.Errorf("the native code of closed functions is mapped %d times", n)
+	}
+	// And with many at once, each loading and closing for itself.
+	var together sync.WaitGroup
+	for i := range 8 {
+		together.Go(func() {
+			for range 25 {
+				l, err := e.Load(t.Context(), &runtime.Function{Name: "shared", Module: path, MemoryMB: 8 + i%4})
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				if out, res := call(l, "you"); !strings.HasPrefix(out, "hello ") {
+					t.Errorf("%q %+v", out, res)
+				}
+				_ = l.Close()
+			}
+		})
+	}
+	together.Wait()
+	if n := mappings(t, code); n != 0 {
+		t.Errorf("the native code of closed functions is mapped %d times", n)
+	}
 }
 
 func TestWorkersNeverCompile(t *testing.T) {

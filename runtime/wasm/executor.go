@@ -38,7 +38,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	goruntime "runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -85,6 +84,7 @@ type Executor struct {
 	o       Options
 	dir     string
 	started time.Time
+	files   *codeFiles
 	cache   wazero.CompilationCache
 	rt      wazero.Runtime
 	pagemap *sys.Pagemap
@@ -99,10 +99,9 @@ type Executor struct {
 	evicting atomic.Bool
 	names    names
 
-	mu       sync.Mutex
-	pools    map[poolKey]*pool
-	code     int64 // bytes of native code that are loaded
-	unloaded int64 // bytes that were unloaded since the last collection for it
+	mu    sync.Mutex
+	pools map[poolKey]*pool
+	code  int64 // bytes of native code that are loaded
 }
 
 // New opens the cache and starts the engine. Compiles nothing. It must be
@@ -122,7 +121,8 @@ func New(o Options) (*Executor, error) {
 	if err != nil {
 		return nil, fmt.Errorf("start engine: %w", err)
 	}
-	cache, err := newCache(codeFiles(o.CacheDir))
+	files := &codeFiles{dir: o.CacheDir, uses: map[string]*codeUse{}}
+	cache, err := newCache(files)
 	if err != nil {
 		pagemap.Close()
 		return nil, fmt.Errorf("open compilation cache: %w", err)
@@ -134,7 +134,7 @@ func New(o Options) (*Executor, error) {
 		pagemap.Close()
 		return nil, fmt.Errorf("start engine: %w", err)
 	}
-	return &Executor{o: o, dir: o.CacheDir, started: time.Now(), cache: cache, rt: rt, pagemap: pagemap, pools: map[poolKey]*pool{}}, nil
+	return &Executor{o: o, dir: o.CacheDir, started: time.Now(), files: files, cache: cache, rt: rt, pagemap: pagemap, pools: map[poolKey]*pool{}}, nil
 }
 
 // Close ends the engine; see runtime.Executor.
@@ -218,7 +218,7 @@ func (p *pool) load(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("read prepared module: %w", err)
 	}
-	p.info, p.code = &s.Info, s.CodeSize
+	p.info, p.file, p.code = &s.Info, s.Code, s.CodeSize
 	p.config = wazero.NewModuleConfig().WithName("").WithStartFunctions().
 		WithSysWalltime().WithSysNanotime().WithRandSource(randomSource())
 	if key.files != "" {
@@ -228,7 +228,11 @@ func (p *pool) load(ctx context.Context) error {
 		}
 		p.config = p.config.WithFSConfig(wazero.NewFSConfig().WithFSMount(p.root.FS(), "/"))
 	}
-	if p.compiled, err = e.rt.CompileModule(ctx, prepared); err != nil {
+	err = e.files.load(p.file, func() (err error) {
+		p.compiled, err = e.rt.CompileModule(ctx, prepared)
+		return err
+	})
+	if err != nil {
 		p.compiled = nil
 		if p.root != nil {
 			_ = p.root.Close()
@@ -240,21 +244,17 @@ func (p *pool) load(ctx context.Context) error {
 	p.live = true
 	p.mu.Unlock()
 	e.mu.Lock()
+	defer e.mu.Unlock()
 	e.code += p.code
-	collect := e.shed(p)
-	e.mu.Unlock()
-	if collect {
-		goruntime.GC()
-	}
+	e.shed(p)
 	return nil
 }
 
 // shed unloads the least recently used functions that do not run while more
-// than Options.CodeMax of native code is loaded; not keep. The caller holds
-// e.mu, and collects the garbage when shed says so.
-func (e *Executor) shed(keep *pool) (collect bool) {
+// than Options.CodeMax of native code is loaded; not keep. The caller holds e.mu.
+func (e *Executor) shed(keep *pool) {
 	if e.code <= e.o.CodeMax {
-		return false
+		return
 	}
 	var list []*pool
 	for _, p := range e.pools {
@@ -267,20 +267,9 @@ func (e *Executor) shed(keep *pool) (collect bool) {
 		if e.code <= e.o.CodeMax {
 			break
 		}
-		n := p.unload()
-		e.code -= n
-		e.unloaded += n
+		e.code -= p.unload()
 	}
-	// wazero unmaps code when it is collected, and a worker makes little garbage.
-	if collect = e.unloaded >= e.o.CodeMax/unloadedPart; collect {
-		e.unloaded = 0
-	}
-	return collect
 }
-
-// unloadedPart: code that is no longer used, but still mapped, is at most this part
-// of Options.CodeMax, one over.
-const unloadedPart = 4
 
 // Inline reports whether the function may run on the event loop; see
 // runtime.Loaded. A promotion makes it slow for a while, short runs

@@ -35,7 +35,8 @@ type pool struct {
 	// Set by load, immutable until unload; loading orders the two. Whoever has
 	// an instance, or is counted as making one, may read them.
 	loading  sync.Mutex
-	code     int64 // bytes of native code
+	file     string // of the native code
+	code     int64  // bytes of it
 	info     *prepare.Info
 	compiled wazero.CompiledModule
 	config   wazero.ModuleConfig
@@ -299,7 +300,7 @@ func (p *pool) free() {
 	}
 	p.image.Store(nil)
 	if p.compiled != nil {
-		_ = p.compiled.Close(context.Background())
+		p.executor.files.unload(p.file, func() { _ = p.compiled.Close(context.Background()) })
 		p.compiled = nil
 	}
 	if p.root != nil {
