@@ -22,14 +22,28 @@ func says(text string) *fake {
 // returns the table, which the caller publishes when the worker has confirmed it.
 func (p *pair) change(from uint64, key, handler string, cell uint32) *route.Table {
 	p.t.Helper()
-	row := route.Row{Key: key, Cell: cell, Value: fmt.Sprintf(`{"name":"f-%s","runtime":"wasm","module":"import/x.wasm","handler":"%s"}`, handler, handler)}
-	changes := []route.Change{{Op: route.OpPut, Row: row}}
+	return p.changeAll(from, []route.Change{put(key, handler, cell)})
+}
+
+// put makes key run the fake called handler.
+func put(key, handler string, cell uint32) route.Change {
+	value := fmt.Sprintf(`{"name":"f-%s","runtime":"wasm","module":"import/x.wasm","handler":"%s"}`, handler, handler)
+	return route.Change{Op: route.OpPut, Row: route.Row{Key: key, Cell: cell, Value: value}}
+}
+
+// changeAll is change with any changes.
+func (p *pair) changeAll(from uint64, changes []route.Change) *route.Table {
+	p.t.Helper()
 	old := p.table.Load()
 	table, bad := old.Apply(from+1, changes)
 	if len(bad) > 0 {
 		p.t.Fatal(bad)
 	}
-	frame, err := ipc.TableDeltaFrame(ipc.TableDelta{From: from, To: from + 1, Payload: route.AppendChange(nil, changes[0])})
+	var payload []byte
+	for _, c := range changes {
+		payload = route.AppendChange(payload, c)
+	}
+	frame, err := ipc.TableDeltaFrame(ipc.TableDelta{From: from, To: from + 1, Payload: payload})
 	if err != nil {
 		p.t.Fatal(err)
 	}
@@ -163,4 +177,37 @@ func TestFunctionsBeyondTheBoundAreNotLoadedFirst(t *testing.T) {
 	p.table.Store(p.change(1, "ANY:/new", "fresh", 900))
 	testenv.Until(t, "the table is confirmed", p.confirmed)
 	close(gate)
+}
+
+// Of a table with very many changes, the first are looked at and no more: a
+// new route behind them is loaded at its first request, and nothing waits for it.
+func TestChangesBeyondTheBoundAreNotLookedAt(t *testing.T) {
+	t.Parallel()
+	for _, before := range []int{firstLooksMax - 1, firstLooksMax} {
+		gate := make(chan struct{})
+		p := newPairWith(t, pairOptions{loadFirst: 32, gates: map[string]chan struct{}{"fresh": gate}})
+		p.mu.Lock()
+		p.fakes["fresh"] = says("fresh")
+		p.mu.Unlock()
+		var changes []route.Change
+		for i := range before {
+			changes = append(changes, route.Change{Op: route.OpDelete, Row: route.Row{Key: fmt.Sprintf("ANY:/gone/%d", i)}})
+		}
+		next := p.changeAll(1, append(changes, put("ANY:/new", "fresh", 900)))
+		c := p.connect(t, true)
+		c.Send(t, get("/new"))
+		p.settle()
+		if before < firstLooksMax {
+			want(t, c.Response(t), 404, "route_not_found")
+			close(gate)
+			testenv.Until(t, "the table is confirmed", p.confirmed)
+		} else {
+			close(gate) // the request waits for the function, as the switch did not
+			want(t, c.Response(t), 200, "fresh")
+			testenv.Until(t, "the table is confirmed", p.confirmed)
+		}
+		p.table.Store(next)
+		c.Send(t, get("/new"))
+		want(t, c.Response(t), 200, "fresh")
+	}
 }
