@@ -19,6 +19,7 @@ const (
 	phaseBody                // the head is complete, the body is not
 	phaseRun                 // a function runs beside the loop
 	phaseStream              // an answer goes out while its function runs, or after it
+	phaseHeld                // an answer is held until the end of the turn: see holdAnswer
 	phaseWrite               // bytes of an answer are unsent
 	phaseSkip                // answered before its body had come: the rest of it is passed over
 	phaseLinger              // answered for the last time: what still arrives is discarded
@@ -298,6 +299,11 @@ func (l *loop) process(c *conn, b []byte) error {
 		}
 		b = b[done:]
 	}
+	return l.idle(c)
+}
+
+// idle has a connection wait for its next request.
+func (l *loop) idle(c *conn) error {
 	l.drop(c)
 	c.phase = phaseHead
 	l.role.setState(c, ipc.Idle)

@@ -56,6 +56,6 @@
 // # Hot functions
 //
 // onConn, readHead, process, decide, admit, dispatcher.donate, back.adopt,
-// launch, respond and write allocate nothing in the steady state;
+// launch, respond, holdAnswer and write allocate nothing in the steady state;
 // allocs_test.go holds that.
 package reactor

@@ -411,6 +411,7 @@ func (b *Back) promote(k *call) {
 		return // by the executor, and by its output
 	}
 	b.counters.Promoted.Add(1)
+	b.sendHeld()
 	k.run.flowNew = false
 	c := k.promoteConn
 	c.in = nil

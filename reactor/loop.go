@@ -87,7 +87,8 @@ type loop struct {
 	stopped   bool
 	done      chan struct{}
 	connsOpen int
-	muted     int      // connections watched edge-triggered
+	muted     int // connections watched edge-triggered
+	held      held
 	later     []*conn  // have requests here that wait for the next turn; the first to wait first
 	buffers   [][]byte // for unread bytes, of keepBytes each, for reuse
 	free      *conn    // structs for reuse
@@ -126,6 +127,7 @@ func (l *loop) open(name string, log *slog.Logger) (err error) {
 	l.scratch = newScratch()
 	l.call = newCall()
 	l.buffers = make([][]byte, 0, buffersFreeMax)
+	l.held.limit = heldFor
 	l.ids.seed()
 	l.wheel.init()
 	l.refreshClock()
@@ -261,10 +263,12 @@ func (l *loop) onEvent(fd int, mask netpoll.IOEvent, _ netpoll.IOFlags) error {
 		}
 	}
 	if f, ok := l.sources[fd]; ok {
+		l.sendHeld() // what f finds, it finds at rest
 		if err := f(); err != nil {
 			return err
 		}
 		if l.stopped {
+			l.sendHeld()
 			return errStop
 		}
 		return nil

@@ -69,7 +69,12 @@ func (b *Back) respond(c *conn, k *call, rest []byte) step {
 	if k.noBody(status) {
 		body = nil
 	}
-	return b.write(c, k.join(head, body), rest)
+	p := k.join(head, body)
+	// Of a function that ran right here, for a connection with nothing else to do.
+	if c.phase == phaseHead && len(rest) == 0 && b.holdAnswer(c, p) {
+		return stepWait
+	}
+	return b.write(c, p, rest)
 }
 
 // join returns head and body in one piece. The usual body lies at the end of

@@ -46,5 +46,6 @@ func (l *loop) turns() error {
 				return err
 			}
 		}
+		l.sendHeld()
 	}
 }
