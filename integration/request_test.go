@@ -85,7 +85,14 @@ func TestRequests(t *testing.T) {
 			}
 			c := testenv.Dial(t, s.Addr)
 			c.Send(t, tc.request)
-			check("first request", c.Response(t))
+			r := c.Response(t)
+			check("first request", r)
+			if ends := tc.status == 405; r.Close != ends {
+				t.Errorf("close %v, want %v", r.Close, ends)
+			} else if ends {
+				c.WantEnd(t)
+				c = testenv.Dial(t, s.Addr)
+			}
 			c.Send(t, get("/ping"))
 			want(t, c.Response(t), 200, "pong")
 			c.Send(t, tc.request)

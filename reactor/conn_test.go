@@ -1,12 +1,14 @@
 package reactor
 
 import (
+	"bufio"
 	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net"
+	"net/http"
 	"os"
 	"strings"
 	"testing"
@@ -162,7 +164,8 @@ func TestAllow(t *testing.T) {
 	p := newPair(t, 1, 1)
 	onBoth(t, p, func(t *testing.T, c *testenv.Conn) {
 		c.Send(t, "OPTIONS /get HTTP/1.1\r\nHost: t\r\n\r\nOPTIONS * HTTP/1.1\r\nHost: t\r\n\r\n"+
-			"OPTIONS /echo HTTP/1.1\r\nHost: t\r\nContent-Length: 3\r\n\r\n[1]"+post("/get", "x"))
+			"OPTIONS /echo HTTP/1.1\r\nHost: t\r\nContent-Length: 3\r\n\r\n[1]"+
+			"OPTIONS /healthz HTTP/1.1\r\nHost: t\r\n\r\n"+get("/nowhere"))
 		if r := c.Response(t); r.Status != 204 || r.Header.Get("Allow") != "GET, HEAD, OPTIONS" {
 			t.Errorf("known path: %d, Allow: %q", r.Status, r.Header.Get("Allow"))
 		}
@@ -170,19 +173,10 @@ func TestAllow(t *testing.T) {
 			t.Errorf("asterisk: %d, Allow: %q", r.Status, r.Header.Get("Allow"))
 		}
 		want(t, c.Response(t), 200, "[1]") // the function takes OPTIONS itself
-		r := c.Response(t)
-		want(t, r, 405, "method_not_allowed")
-		if r.Header.Get("Allow") != "GET, HEAD, OPTIONS" {
-			t.Errorf("405 with %v", r.Header)
+		if r := c.Response(t); r.Status != 204 || r.Header.Get("Allow") != "GET, HEAD, OPTIONS" {
+			t.Errorf("/healthz: %d, Allow: %q", r.Status, r.Header.Get("Allow"))
 		}
-		for _, path := range []string{"/healthz", "/readyz"} {
-			c.Send(t, post(path, "x"))
-			r := c.Response(t)
-			want(t, r, 405, "method_not_allowed")
-			if r.Header.Get("Allow") != "GET, HEAD, OPTIONS" {
-				t.Errorf("405 of %s with %v", path, r.Header)
-			}
-		}
+		want(t, c.Response(t), 404, "route_not_found") // none of them has ended the connection
 	})
 }
 
@@ -333,36 +327,17 @@ const chunked = "POST /echo HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: chunked\r\
 // before it reads.
 func TestRefusals(t *testing.T) {
 	t.Parallel()
-	p := newPair(t, 1, 1)
+	p := newPairWith(t, pairOptions{timeouts: Timeouts{Linger: testenv.Patience()}})
 	seen := map[httpparse.Reason]bool{
 		httpparse.ReasonNone: true,
 		// Below, in TestTimeouts.
 		httpparse.ReasonHeadTimeout: true, httpparse.ReasonBodyTimeout: true,
 	}
-	flood := strings.Repeat("still sending\r\n", 40_000)
 	for i, test := range refusals {
 		seen[test.reason] = true
 		t.Run(fmt.Sprintf("%d %s", i, test.reason), func(t *testing.T) {
 			onBoth(t, p, func(t *testing.T, c *testenv.Conn) {
-				sent := make(chan error, 1)
-				go func() {
-					_, err := io.WriteString(c.Conn, test.request+flood)
-					sent <- err
-				}()
-				r := c.Response(t)
-				var body struct{ Error, Component, Reason, RequestID string }
-				if err := json.Unmarshal(r.Body, &body); err != nil {
-					t.Fatalf("%v in %q", err, r.Body)
-				}
-				if r.Status != test.reason.Status() || body.Reason != test.reason.String() || body.Error == "" ||
-					body.Component != "gateway" || body.RequestID != r.Header.Get("X-Request-Id") || !r.Close ||
-					r.Header.Get("X-Baton-Error") != "gateway" {
-					t.Errorf("%d %v %s", r.Status, r.Header, r.Body)
-				}
-				if err := <-sent; err != nil {
-					t.Errorf("the client could not send to the end: %v", err)
-				}
-				c.WantEnd(t)
+				wantRefusal(t, c, test.request, test.reason.Status(), test.reason.String())
 			})
 		})
 	}
@@ -371,6 +346,82 @@ func TestRefusals(t *testing.T) {
 			t.Errorf("no request is refused as %s", r)
 		}
 	}
+}
+
+// RFC 9110 section 15.5.6: a path that is served, asked for with another method,
+// is a refusal like those of the parser, and says which methods there are.
+// Either process says the same, byte for byte.
+func TestMethodRefusals(t *testing.T) {
+	t.Parallel()
+	p := newPairWith(t, pairOptions{timeouts: Timeouts{Linger: testenv.Patience()}, handlers: map[string]string{"GET:/get": "echo", "PUT:/put": "echo"}})
+	refused := 0
+	for name, fields := range map[string]string{
+		"no body":         "\r\n",
+		"a length":        "Content-Length: 3\r\n\r\n[1]",
+		"a length, later": "Content-Length: 3\r\n\r\n",
+		"a large body":    "Content-Length: 500000\r\n\r\n",
+		"chunked":         "Transfer-Encoding: chunked\r\n\r\n3\r\n[1]\r\n0\r\n\r\n",
+		"Expect":          "Content-Length: 3\r\nExpect: 100-continue\r\n\r\n",
+		"HTTP/1.0":        "Connection: keep-alive\r\n\r\n",
+	} {
+		for path, allow := range map[string]string{
+			"/get": "GET, HEAD, OPTIONS", "/put": "PUT, OPTIONS", "/healthz": "GET, HEAD, OPTIONS", "/readyz": "GET, HEAD, OPTIONS",
+		} {
+			for _, method := range []string{"POST", "DELETE", "BREW"} {
+				t.Run(method+" "+path+", "+name, func(t *testing.T) {
+					var first string
+					onBoth(t, p, func(t *testing.T, c *testenv.Conn) {
+						refused++
+						version := "1.1"
+						if name == "HTTP/1.0" {
+							version = "1.0"
+						}
+						got := wantRefusal(t, c, method+" "+path+" HTTP/"+version+"\r\nHost: t\r\n"+fields, 405, "method_not_allowed")
+						if !strings.Contains(got, "\r\nAllow: "+allow+"\r\n") {
+							t.Errorf("want Allow: %s in %q", allow, got)
+						}
+						if first == "" {
+							first = got
+						} else if got != first {
+							t.Errorf("the worker:\n%q\nthe gateway:\n%q", got, first)
+						}
+					})
+				})
+			}
+		}
+	}
+	testenv.Until(t, "each is counted", func() bool { return p.count("method_not_allowed") == uint64(refused) })
+}
+
+// wantRefusal sends request and half a megabyte behind it, and reads only then:
+// there is one answer, which says status and reason and that the connection ends,
+// and the end behind it, no reset. It returns the answer without what differs
+// each time.
+func wantRefusal(t *testing.T, c *testenv.Conn, request string, status int, reason string) string {
+	t.Helper()
+	c.Send(t, request+strings.Repeat("still sending\r\n", 40_000))
+	all, err := io.ReadAll(c.Conn)
+	if err != nil {
+		t.Fatalf("%v after %q", err, all)
+	}
+	from := bufio.NewReader(bytes.NewReader(all))
+	r, err := http.ReadResponse(from, nil)
+	if err != nil {
+		t.Fatalf("%v in %q", err, all)
+	}
+	text, err := io.ReadAll(r.Body)
+	if err != nil || from.Buffered() > 0 {
+		t.Errorf("%v, and %d bytes behind the answer in %q", err, from.Buffered(), all)
+	}
+	var body struct{ Error, Component, Reason, RequestID string }
+	if err := json.Unmarshal(text, &body); err != nil {
+		t.Fatalf("%v in %q", err, all)
+	}
+	if r.StatusCode != status || body.Reason != reason || body.Error == "" || body.Component != "gateway" ||
+		body.RequestID != r.Header.Get("X-Request-Id") || !r.Close || r.Header.Get("X-Baton-Error") != "gateway" {
+		t.Errorf("want %d, %s: %q", status, reason, all)
+	}
+	return differing.ReplaceAllString(string(all), "-")
 }
 
 // A client that sends its whole body before it looks for an answer is not reset:

@@ -22,6 +22,7 @@ type answer struct {
 	text   string
 	allow  route.Methods // Allow field, when not empty
 	retry  bool          // Retry-After: 1
+	ends   bool          // the connection ends with it, as with what the parser refuses
 }
 
 // Reasons of the policies, as the documented list of conventions.md has them.
@@ -78,7 +79,8 @@ func (l *loop) decide(k *call) verdict {
 }
 
 // decideMethod answers for a path that is served, but not for k's method.
-// Source: RFC 9110 sections 9.3.7 and 15.5.6.
+// Source: RFC 9110 sections 9.3.7 and 15.5.6; RATIONALE.md, "Which answers of
+// the platform end the connection?".
 func (l *loop) decideMethod(k *call, allow route.Methods) verdict {
 	if string(k.req.Method) == "OPTIONS" {
 		k.answer = answer{status: 204, allow: allow}
@@ -87,7 +89,7 @@ func (l *loop) decideMethod(k *call, allow route.Methods) verdict {
 	l.counters.NotAllowed.Add(1)
 	k.answer = answer{
 		status: 405, reason: reasonMethodNotAllowed, allow: allow,
-		text: "this path is served, but not for this method",
+		text: "this path is served, but not for this method", ends: true,
 	}
 	return verdictAnswer
 }
@@ -135,7 +137,7 @@ func (l *loop) decidePolicies(k *call) verdict {
 
 func (l *loop) decideTooLarge(k *call, text string) verdict {
 	l.counters.Refused[httpparse.ReasonBodyTooLarge].Add(1)
-	k.answer = answer{status: 413, reason: reasonBodyTooLarge, text: text}
+	k.answer = answer{status: 413, reason: reasonBodyTooLarge, text: text, ends: true}
 	return verdictAnswer
 }
 
@@ -188,7 +190,7 @@ func (l *loop) reply(c *conn, k *call, b []byte, n int) (done int, s step) {
 func (l *loop) replyTo(c *conn, k *call, rest []byte) step {
 	a := &k.answer
 	k.begin(l, c)
-	if a.status == 413 {
+	if a.ends {
 		c.closing, c.lingering = true, true
 	}
 	k.extra = k.extra[:0]
