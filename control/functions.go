@@ -59,11 +59,11 @@ const functionsFolder = "/system/functions/"
 // functionResources are the paths below a function's own: "" is the function.
 func (s *Server) functionResources() map[string]resource {
 	return map[string]resource{
-		"":          {{"GET", rightToken, s.getFunction}, {"PUT", rightToken, s.putFunction}, {"DELETE", rightToken, s.deleteFunction}},
-		"/versions": {{"GET", rightToken, s.getVersions}},
-		"/rollback": {{"POST", rightToken, s.postRollback}},
-		"/logs":     {{"GET", rightToken, s.getLogs}},
-		"/invoke":   {{"POST", rightToken, s.postInvoke}},
+		"":          {{"GET", rightToken, s.getFunction, nil}, {"PUT", rightToken, s.putFunction, s.admitPut}, {"DELETE", rightToken, s.deleteFunction, nil}},
+		"/versions": {{"GET", rightToken, s.getVersions, nil}},
+		"/rollback": {{"POST", rightToken, s.postRollback, s.admitRollback}},
+		"/logs":     {{"GET", rightToken, s.getLogs, nil}},
+		"/invoke":   {{"POST", rightToken, s.postInvoke, s.admitInvoke}},
 	}
 }
 
@@ -139,25 +139,44 @@ func (s *Server) getFunction(ctx *fasthttp.RequestCtx) {
 	s.reply(ctx, http.StatusOK, detail)
 }
 
+// admitPut, as method.admit.
+func (s *Server) admitPut(ctx *fasthttp.RequestCtx) bool {
+	if s.deployer(ctx) == nil {
+		return false
+	}
+	if _, ok := s.conditions(ctx); !ok {
+		return false
+	}
+	switch mediaType(ctx) {
+	case "multipart/form-data":
+		return s.admitUpload(ctx)
+	case "application/json":
+		return true
+	}
+	f := because(reasonMediaType, "")
+	f.text += ", or application/json for a descriptor alone"
+	s.refuseWith(ctx, f)
+	return false
+}
+
+// mediaType is that of the body; empty: it is none.
+func mediaType(ctx *fasthttp.RequestCtx) string {
+	kind, _, err := mime.ParseMediaType(string(ctx.Request.Header.ContentType()))
+	if err != nil {
+		return ""
+	}
+	return kind
+}
+
 // putFunction deploys a new version: of code, with an upload, or of the
 // descriptor alone.
 func (s *Server) putFunction(ctx *fasthttp.RequestCtx) {
-	if s.deployer(ctx) == nil {
-		return
-	}
 	conditions, ok := s.conditions(ctx)
 	if !ok {
 		return
 	}
-	kind, _, err := mime.ParseMediaType(string(ctx.Request.Header.ContentType()))
-	switch {
-	case err == nil && kind == "multipart/form-data":
+	if mediaType(ctx) == "multipart/form-data" {
 		s.upload(ctx, nameOf(ctx), conditions)
-		return
-	case err != nil || kind != "application/json":
-		f := because(reasonMediaType, "")
-		f.text += ", or application/json for a descriptor alone"
-		s.refuseWith(ctx, f)
 		return
 	}
 	text, err := io.ReadAll(io.LimitReader(s.body(ctx, descriptorBytesMax), descriptorBytesMax))
@@ -212,11 +231,29 @@ func (s *Server) getVersions(ctx *fasthttp.RequestCtx) {
 	s.reply(ctx, http.StatusOK, all)
 }
 
-func (s *Server) postRollback(ctx *fasthttp.RequestCtx) {
-	d := s.deployer(ctx)
-	if d == nil {
-		return
+// admitRollback, as method.admit.
+func (s *Server) admitRollback(ctx *fasthttp.RequestCtx) bool {
+	if s.deployer(ctx) == nil {
+		return false
 	}
+	if _, ok := s.conditions(ctx); !ok {
+		return false
+	}
+	return s.admitLength(ctx, smallBodyMax, fmt.Sprintf("the body is larger than %d bytes", smallBodyMax))
+}
+
+// admitLength refuses a body that says to be longer than most bytes, with text.
+func (s *Server) admitLength(ctx *fasthttp.RequestCtx, most int64, text string) bool {
+	if int64(ctx.Request.Header.ContentLength()) <= most {
+		return true
+	}
+	f := because(reasonTooLarge, "")
+	f.text = text
+	s.refuseWith(ctx, f)
+	return false
+}
+
+func (s *Server) postRollback(ctx *fasthttp.RequestCtx) {
 	conditions, ok := s.conditions(ctx)
 	if !ok {
 		return
@@ -239,7 +276,7 @@ func (s *Server) postRollback(ctx *fasthttp.RequestCtx) {
 			return
 		}
 	}
-	result, err := d.Rollback(ctx.Conn().(*conn).context(), nameOf(ctx), want.Version, conditions, nil)
+	result, err := s.config.Deployer.Rollback(ctx.Conn().(*conn).context(), nameOf(ctx), want.Version, conditions, nil)
 	if err != nil {
 		s.refuseWith(ctx, s.faultOf(err))
 		return
@@ -367,17 +404,24 @@ func logQuery(ctx *fasthttp.RequestCtx) (q logs.Query, err error) {
 	return q, nil
 }
 
-// postInvoke calls a function by its name and passes its answer on.
-func (s *Server) postInvoke(ctx *fasthttp.RequestCtx) {
+// admitInvoke, as method.admit.
+func (s *Server) admitInvoke(ctx *fasthttp.RequestCtx) bool {
 	if s.config.Invoke == nil {
 		s.fail(ctx, reasonNotImplemented)
-		return
+		return false
 	}
+	return s.admitLength(ctx, invokeBytesMax, invokeTooLarge)
+}
+
+var invokeTooLarge = fmt.Sprintf("more than %d bytes: call the function at its own URL", invokeBytesMax)
+
+// postInvoke calls a function by its name and passes its answer on.
+func (s *Server) postInvoke(ctx *fasthttp.RequestCtx) {
 	body, err := io.ReadAll(s.body(ctx, invokeBytesMax))
 	if err != nil {
 		f := s.unreadable(err)
 		if errors.Is(err, errUploadTooLarge) {
-			f.text = fmt.Sprintf("more than %d bytes: call the function at its own URL", invokeBytesMax)
+			f.text = invokeTooLarge
 		}
 		s.refuseWith(ctx, f)
 		return

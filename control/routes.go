@@ -30,6 +30,10 @@ type method struct {
 	name  string
 	right right
 	serve func(*fasthttp.RequestCtx)
+	// admit, of a method that reads its request's body, says whether it is going
+	// to, as far as the head tells; otherwise it has answered. nil: serve reads no
+	// body.
+	admit func(*fasthttp.RequestCtx) bool
 }
 
 // resource is one path. HEAD is answered as GET.
@@ -62,22 +66,22 @@ func (r resource) allow() string {
 // functions is in functionResources.
 func (s *Server) resources() map[string]resource {
 	return map[string]resource{
-		"/":                 {{"GET", rightAnyone, s.getPage}},
-		"/upload":           {{"GET", rightAnyone, s.getPage}, {"POST", rightToken, s.postUpload}},
-		"/healthz":          {{"GET", rightAnyone, s.getHealth}},
-		"/readyz":           {{"GET", rightAnyone, s.getReady}},
-		"/metrics":          {{"GET", rightToken, s.getMetrics}},
-		"/system/upload":    {{"POST", rightToken, s.postUpload}},
-		"/system/functions": {{"GET", rightToken, s.getFunctions}},
-		"/system/routes":    {{"GET", rightToken, s.getRoutes}},
-		"/system/events":    {{"GET", rightToken, s.getEvents}},
-		"/system/workers":   {{"GET", rightToken, s.getWorkers}},
-		"/system/status":    {{"GET", rightToken, s.getStatus}},
-		"/system/session":   {{"GET", rightAnyone, s.getSession}, {"POST", rightToken, s.postSession}, {"DELETE", rightToken, s.deleteSession}},
-		"/system/stop":      {{"POST", rightAdmin, s.postStop}},
+		"/":                 {{"GET", rightAnyone, s.getPage, nil}},
+		"/upload":           {{"GET", rightAnyone, s.getPage, nil}, {"POST", rightToken, s.postUpload, s.admitUpload}},
+		"/healthz":          {{"GET", rightAnyone, s.getHealth, nil}},
+		"/readyz":           {{"GET", rightAnyone, s.getReady, nil}},
+		"/metrics":          {{"GET", rightToken, s.getMetrics, nil}},
+		"/system/upload":    {{"POST", rightToken, s.postUpload, s.admitUpload}},
+		"/system/functions": {{"GET", rightToken, s.getFunctions, nil}},
+		"/system/routes":    {{"GET", rightToken, s.getRoutes, nil}},
+		"/system/events":    {{"GET", rightToken, s.getEvents, nil}},
+		"/system/workers":   {{"GET", rightToken, s.getWorkers, nil}},
+		"/system/status":    {{"GET", rightToken, s.getStatus, nil}},
+		"/system/session":   {{"GET", rightAnyone, s.getSession, nil}, {"POST", rightToken, s.postSession, nil}, {"DELETE", rightToken, s.deleteSession, nil}},
+		"/system/stop":      {{"POST", rightAdmin, s.postStop, nil}},
 
-		"/system/token/rotate": {{"POST", rightToken, s.postRotate}},
-		"/system/openapi.json": {{"GET", rightToken, s.getOpenAPI}},
+		"/system/token/rotate": {{"POST", rightToken, s.postRotate, nil}},
+		"/system/openapi.json": {{"GET", rightToken, s.getOpenAPI, nil}},
 	}
 }
 
@@ -93,11 +97,40 @@ const requestIDBytes = 10
 
 // handle answers one request.
 func (s *Server) handle(ctx *fasthttp.RequestCtx) {
+	if m, ok := s.method(ctx); ok && (m.admit == nil || m.admit(ctx)) {
+		m.serve(ctx)
+	}
+}
+
+// handleExpect is asked in place of handle, before the body of a client that
+// waits for 100 before it sends it. 100: the body is wanted, and handle will be
+// asked. Everything else is the status of the answer, which is made here: what is
+// refused, and what needs no body, asks for none.
+//
+// fasthttp sends the response that it finds, with the status returned; the
+// version is pinned, and TestExpectContinue holds it.
+//
+// Source: RFC 9110 section 10.1.1.
+func (s *Server) handleExpect(ctx *fasthttp.RequestCtx) int {
+	m, ok := s.method(ctx)
+	switch {
+	case !ok:
+	case m.admit == nil:
+		m.serve(ctx)
+	case m.admit(ctx):
+		return fasthttp.StatusContinue
+	}
+	return ctx.Response.StatusCode()
+}
+
+// method finds what serves a request that has the right to be served; otherwise
+// it is answered.
+func (s *Server) method(ctx *fasthttp.RequestCtx) (method, bool) {
 	s.begin(ctx)
 	c := ctx.Conn().(*conn)
 	if c.foreign {
 		s.fail(ctx, reasonPeer)
-		return
+		return method{}, false
 	}
 	// The path as sent: what our own parser and table saw. The decoded and
 	// cleaned one could be another.
@@ -113,20 +146,18 @@ func (s *Server) handle(ctx *fasthttp.RequestCtx) {
 		case !bytes.HasPrefix(path, system) || s.authorise(ctx, c, rightToken):
 			s.fail(ctx, reasonNotFound)
 		}
-		return
+		return method{}, false
 	}
 	m, ok := r.find(string(ctx.Method()))
 	if !ok {
 		if bytes.HasPrefix(path, system) && !s.authorise(ctx, c, rightToken) {
-			return
+			return method{}, false
 		}
 		ctx.Response.Header.Set("Allow", r.allow())
 		s.fail(ctx, reasonMethod)
-		return
+		return method{}, false
 	}
-	if s.authorise(ctx, c, m.right) {
-		m.serve(ctx)
-	}
+	return m, s.authorise(ctx, c, m.right)
 }
 
 // begin sets what every response carries.

@@ -146,6 +146,7 @@ func New(c Config) (*Server, error) {
 		NoDefaultContentType:         true,
 		SecureErrorLogMessage:        true,
 		HeaderReceived:               limits,
+		ExpectHandler:                s.handleExpect,
 		Concurrency:                  connsMax + adminConnsMax + 1, // never reached: the bounds are ours
 		Logger:                       logger{s.log},
 	}
@@ -192,8 +193,12 @@ func (s *Server) serve(c *conn) error {
 	return nil
 }
 
-// limits are a request's from the end of its head on; authorise lifts them.
-func limits(*fasthttp.RequestHeader) fasthttp.RequestConfig {
+// limits are a request's from the end of its head on; authorise lifts them. A
+// body that is empty is not waited for, so nobody is asked for it.
+func limits(h *fasthttp.RequestHeader) fasthttp.RequestConfig {
+	if n := h.ContentLength(); n == 0 || n == -2 { // -2: none is said
+		h.Del("Expect")
+	}
 	return fasthttp.RequestConfig{ReadTimeout: strangerTimeout}
 }
 

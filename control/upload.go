@@ -152,16 +152,8 @@ func (s *Server) body(ctx *fasthttp.RequestCtx, most int64) io.Reader {
 // fault. A wrong descriptor that comes before the code is told before the code
 // is read.
 func (s *Server) readUpload(ctx *fasthttp.RequestCtx) (*parts, *fault) {
-	most := build.DefaultLimits().InputBytes + uploadFrameMax
-	if n := ctx.Request.Header.ContentLength(); int64(n) > most {
-		return nil, because(reasonTooLarge, fmt.Sprintf("at most %d bytes", most))
-	}
-	kind, parameters, err := mime.ParseMediaType(string(ctx.Request.Header.ContentType()))
-	if err != nil || kind != "multipart/form-data" || parameters["boundary"] == "" {
-		return nil, because(reasonMediaType, "")
-	}
 	p := &parts{}
-	found := s.readParts(multipart.NewReader(s.body(ctx, most), parameters["boundary"]), p)
+	found := s.readParts(multipart.NewReader(s.body(ctx, uploadBytesMax()), uploadBoundary(ctx)), p)
 	if found == nil && p.descriptor == nil {
 		found = because(reasonUpload, "there is no part descriptor")
 	}
@@ -312,19 +304,50 @@ type buildAnswer struct {
 	Cached     bool    `json:"cached"`
 }
 
+// uploadBytesMax is what is read of an upload.
+func uploadBytesMax() int64 { return build.DefaultLimits().InputBytes + uploadFrameMax }
+
+// admitUpload, as method.admit.
+func (s *Server) admitUpload(ctx *fasthttp.RequestCtx) bool {
+	if s.deployer(ctx) == nil {
+		return false
+	}
+	if uploadBoundary(ctx) == "" {
+		s.refuseWith(ctx, because(reasonMediaType, ""))
+		return false
+	}
+	if s.uploads.Load() >= uploadsMax {
+		s.refuseUpload(ctx)
+		return false
+	}
+	most := uploadBytesMax()
+	return s.admitLength(ctx, most, fmt.Sprintf("the upload is too large: at most %d bytes", most))
+}
+
+// refuseUpload answers the upload above the bound.
+func (s *Server) refuseUpload(ctx *fasthttp.RequestCtx) {
+	ctx.Response.Header.Set("Retry-After", "5")
+	s.fail(ctx, reasonBusy)
+}
+
+// uploadBoundary is what stands between the parts of an upload; empty: it is
+// none.
+func uploadBoundary(ctx *fasthttp.RequestCtx) string {
+	kind, parameters, err := mime.ParseMediaType(string(ctx.Request.Header.ContentType()))
+	if err != nil || kind != "multipart/form-data" {
+		return ""
+	}
+	return parameters["boundary"]
+}
+
 // postUpload answers POST /upload and /system/upload.
 func (s *Server) postUpload(ctx *fasthttp.RequestCtx) { s.upload(ctx, "", deploy.Conditions{}) }
 
 // upload reads an upload and deploys it. name: see deploy.Request.
 func (s *Server) upload(ctx *fasthttp.RequestCtx, name string, conditions deploy.Conditions) {
-	if s.config.Deployer == nil {
-		s.fail(ctx, reasonNotImplemented)
-		return
-	}
 	if s.uploads.Add(1) > uploadsMax {
 		s.uploads.Add(-1)
-		ctx.Response.Header.Set("Retry-After", "5")
-		s.fail(ctx, reasonBusy)
+		s.refuseUpload(ctx)
 		return
 	}
 	p, refused := s.readUpload(ctx)

@@ -175,6 +175,53 @@ func TestExpectContinue(t *testing.T) {
 	want(t, c.Response(t), 200, "[]")
 }
 
+// RFC 9110 section 10.1.1: the control plane asks nobody for a body that it does
+// not read.
+func TestExpectContinueOfControlRequests(t *testing.T) {
+	t.Parallel()
+	s := testenv.Start(t, testenv.Options{Workers: 1})
+	right := "Authorization: Bearer " + s.Token(t) + "\r\n"
+	for _, tc := range []struct {
+		name, line, fields string
+		interim            bool
+		status             int
+		reason             string
+	}{
+		{"no token", "POST /upload", "", false, 401, "token_missing"},
+		{"a wrong token", "PUT /system/functions/ping", "Authorization: Bearer " + strings.Repeat("0", 64) + "\r\n", false, 401, "token_wrong"},
+		{"the right token, another media type", "POST /upload", right + "Content-Type: text/plain\r\n", false, 415, "unsupported_media_type"},
+		{"the right token", "POST /upload", right, true, 400, "bad_upload"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
+			for _, later := range []bool{false, true} {
+				c := testenv.Dial(t, s.Addr)
+				if later {
+					c.Send(t, get("/ping"))
+					want(t, c.Response(t), 200, "pong")
+				}
+				if !strings.Contains(tc.fields, "Content-Type") {
+					tc.fields += "Content-Type: multipart/form-data; boundary=b\r\n"
+				}
+				c.Send(t, tc.line+" HTTP/1.1\r\nHost: t\r\n"+tc.fields+"Content-Length: 3\r\nExpect: 100-continue\r\n\r\n")
+				r := c.Response(t)
+				if tc.interim {
+					if r.Status != 100 {
+						t.Fatalf("status %d, want 100 before the body", r.Status)
+					}
+					c.Send(t, "abc")
+					r = c.Response(t)
+				}
+				want(t, r, tc.status, `"reason":"`+tc.reason+`"`)
+				if !r.Close {
+					t.Error("the connection stays")
+				}
+				c.WantEnd(t)
+			}
+		})
+	}
+}
+
 // A function whose body has not come runs until it has, so the requests are at
 // once however slow the machine is: whoever gets no answer is in.
 func TestMaxInflightIsExact(t *testing.T) {
