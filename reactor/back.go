@@ -595,7 +595,7 @@ func (b *Back) onRequest(c *conn, k *call, p []byte, n int) (int, step) {
 	if b.orphan || b.draining {
 		// Nobody is there to take it.
 		b.counters.Drained.Add(1)
-		k.answer = answer{status: 503, reason: reasonDraining, text: "this server is stopping", retry: true}
+		k.answer = answerDraining
 		return b.reply(c, k, p, n)
 	}
 	if v == verdictHealth {

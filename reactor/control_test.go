@@ -147,3 +147,35 @@ func TestControlHalfCloseAndHangup(t *testing.T) {
 		})
 	}
 }
+
+// One control request too many is answered the same, whoever has parsed it.
+func TestTooManyControlRequests(t *testing.T) {
+	t.Parallel()
+	started, release := make(chan struct{}, controlMax), make(chan struct{})
+	p := newPairWith(t, pairOptions{conns: 2 * controlMax, control: func(*ControlConn) {
+		started <- struct{}{}
+		<-release
+	}})
+	defer close(release)
+	for range controlMax {
+		testenv.Dial(t, p.addr()).Send(t, get("/system/x"))
+	}
+	for range controlMax {
+		<-started
+	}
+	first := ""
+	onBoth(t, p, func(t *testing.T, c *testenv.Conn) {
+		got := wantRefusal(t, c, get("/system/x"), 503, "capacity_exceeded")
+		if !strings.Contains(got, "\r\nRetry-After: 1\r\n") {
+			t.Errorf("503 without Retry-After: %q", got)
+		}
+		if first == "" {
+			first = got
+		} else if got != first {
+			t.Errorf("the worker:\n%q\nthe gateway:\n%q", got, first)
+		}
+	})
+	if n := p.count("too_busy"); n != 2 {
+		t.Errorf("%d are counted, want 2", n)
+	}
+}

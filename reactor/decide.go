@@ -38,6 +38,12 @@ const (
 	reasonTooManyClients   = "too_many_clients"
 )
 
+// Answers that more than one place gives.
+var (
+	answerDraining    = answer{status: 503, reason: reasonDraining, text: "this server is stopping", retry: true}
+	answerControlBusy = answer{status: 503, reason: reasonCapacity, text: "too many control requests run", retry: true, ends: true}
+)
+
 // decide finds what k's request is for. It is the one place where a request
 // meets the route table and the policies that need no body, in either process.
 // The table is loaded once; k keeps that generation to its end.

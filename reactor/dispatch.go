@@ -43,8 +43,8 @@ type dispatcher struct {
 	donors   []donor
 	pending  int // donations in writers, not yet sent
 
-	// refuse503 answers and ends a connection for which there is no worker.
-	refuse503 func(w *waiter)
+	// refuse answers and ends a connection that goes no further.
+	refuse func(w *waiter, a answer)
 
 	// sent are the slots whose bytes are kept until they are adopted, oldest
 	// first, from sentFrom on.
@@ -344,7 +344,7 @@ func (d *dispatcher) retryWaiting() {
 
 func (d *dispatcher) giveUp(w *waiter) {
 	d.counters.NoWorker.Add(1)
-	d.refuse503(w)
+	d.refuse(w, answer{status: 503, reason: reasonNoWorker, text: "no worker took the request in time"})
 }
 
 // giveUpAll answers every waiting connection 503: the gateway stops.

@@ -212,7 +212,7 @@ func (g *gatewayLoop) init(f *Front, name string) error {
 	}
 	g.front, g.table, g.board, g.counters, g.timer = f, f.cfg.Table, f.cfg.Board, &f.counters, f.cfg.Timeouts
 	g.dispatch.open(&g.loop, f.ledger, f.cfg.Board.Workers(), &f.counters)
-	g.dispatch.refuse503 = g.refuseWaiter
+	g.dispatch.refuse = g.refuseWaiter
 	g.dispatch.waitTime = f.cfg.Wait
 	return nil
 }
@@ -472,7 +472,7 @@ func (l *frontLoop) onRequest(c *conn, k *call, b []byte, n int) (int, step) {
 	v := l.decide(k)
 	if l.draining && v != verdictAnswer {
 		l.counters.Drained.Add(1)
-		k.answer = answer{status: 503, reason: reasonDraining, text: "this server is stopping", retry: true}
+		k.answer = answerDraining
 		v = verdictAnswer
 	}
 	if v == verdictAnswer && k.answer.reason == reasonNoRoute && !l.front.tabled.Load() {
@@ -510,8 +510,9 @@ func (l *frontLoop) give(c *conn, k *call, b []byte, n int) (int, step) {
 	return 0, stepWait
 }
 
-// refuseWaiter answers a connection that no worker took in time: 503.
-func (g *gatewayLoop) refuseWaiter(w *waiter) {
+// refuseWaiter answers a connection that is retained and goes no further, and
+// ends it.
+func (g *gatewayLoop) refuseWaiter(w *waiter, a answer) {
 	e := &g.dispatch.ledger.entries[w.slot]
 	kept := e.kept.Load()
 	n := int(e.fd.Swap(-1))
@@ -528,7 +529,7 @@ func (g *gatewayLoop) refuseWaiter(w *waiter) {
 	k.begin(&g.loop, c)
 	c.closing, c.lingering = true, true
 	k.extra = append(k.extra[:0], "Retry-After: 1\r\n"...)
-	p := k.appendError(g.scratch.out[:0], 503, componentGateway, reasonNoWorker, "no worker took the request in time", k.extra)
+	p := k.appendError(g.scratch.out[:0], a.status, componentGateway, a.reason, a.text, k.extra)
 	g.scratch.out = p[:0]
 	// Not before: another loop may own kept and reuses it once the slot is free.
 	g.dispatch.ledger.release(w.slot)
@@ -575,7 +576,7 @@ func (g *gatewayLoop) takeOver(c *conn, k *call, b []byte, n int) (int, step) {
 	if g.front.controls.Add(1) > controlMax {
 		g.front.controls.Add(-1)
 		g.counters.TooBusy.Add(1)
-		k.answer = answer{status: 503, reason: reasonCapacity, text: "too many control requests run", retry: true}
+		k.answer = answerControlBusy
 		return g.reply(c, k, b, n)
 	}
 	g.unregister(c)

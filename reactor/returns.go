@@ -248,8 +248,9 @@ func (r *returnsLoop) onReturned(id int, m ipc.Return) {
 	if m.Reason == ipc.ReturnControl {
 		if r.front.controls.Add(1) > controlMax {
 			r.front.controls.Add(-1)
+			r.counters.TooBusy.Add(1)
 			e.kept.Store(r.dispatch.keep(m.Bytes))
-			r.dispatch.giveUp(&waiter{slot: m.Slot, generation: m.Generation})
+			r.refuseWaiter(&waiter{slot: m.Slot, generation: m.Generation}, answerControlBusy)
 			return
 		}
 		n, peer := int(e.fd.Swap(-1)), e.peer // the slot is another's once it is released
@@ -260,7 +261,8 @@ func (r *returnsLoop) onReturned(id int, m ipc.Return) {
 	e.kept.Store(r.dispatch.keep(m.Bytes))
 	if r.draining {
 		if len(m.Bytes) > 0 {
-			r.dispatch.giveUp(&waiter{slot: m.Slot, generation: m.Generation})
+			r.counters.Drained.Add(1)
+			r.refuseWaiter(&waiter{slot: m.Slot, generation: m.Generation}, answerDraining)
 		} else {
 			r.cut(m.Slot)
 		}
