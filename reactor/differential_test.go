@@ -65,7 +65,7 @@ type parsingRun struct {
 	how    string
 	handed bool // on a connection that a worker has
 	parts  []string
-	socket int // the client's, blocking
+	wire   testenv.Wire
 }
 
 // The gateway and the worker are one parser and one set of policies: the same
@@ -128,24 +128,24 @@ func FuzzGatewayAndWorkerAgree(f *testing.F) {
 		at := int(cut) % len(b)
 		c := &parsing{name: fmt.Sprintf("%q", b), request: string(b)}
 		for i, r := range []*parsingRun{
-			{c, "whole", false, []string{string(b)}, -1},
-			{c, "whole", true, []string{string(b)}, -1},
-			{c, fmt.Sprintf("cut at %d", at), false, []string{string(b[:at]), string(b[at:])}, -1},
-			{c, fmt.Sprintf("cut at %d", at), true, []string{string(b[:at]), string(b[at:])}, -1},
+			{c, "whole", false, []string{string(b)}, testenv.Wire{}},
+			{c, "whole", true, []string{string(b)}, testenv.Wire{}},
+			{c, fmt.Sprintf("cut at %d", at), false, []string{string(b[:at]), string(b[at:])}, testenv.Wire{}},
+			{c, fmt.Sprintf("cut at %d", at), true, []string{string(b[:at]), string(b[at:])}, testenv.Wire{}},
 		} {
 			if i == 0 {
 				c.first = r
 			}
 			r.dial(t, p)
 			if r.handed {
-				r.send(handOver)
+				r.wire.Send(handOver)
 				r.awaitHandOver(t)
 			}
 			for _, part := range r.parts {
-				r.send(part)
+				r.wire.Send(part)
 				p.settleAll(t)
 			}
-			_ = syscall.Shutdown(r.socket, syscall.SHUT_WR)
+			r.wire.EndSending()
 			r.check(t)
 		}
 	})
@@ -253,18 +253,18 @@ func (c *parsing) runs(i int) (all []*parsingRun) {
 		step = max(1, (len(c.request)+cutsBehind)/cutsRaceMax)
 	}
 	for _, handed := range []bool{false, true} {
-		all = append(all, &parsingRun{c, "whole", handed, []string{text}, -1})
+		all = append(all, &parsingRun{c, "whole", handed, []string{text}, testenv.Wire{}})
 	}
 	c.first = all[0]
 	for _, handed := range []bool{false, true} {
 		if c.dull == (span{}) {
-			all = append(all, &parsingRun{c, "byte by byte", handed, strings.Split(text, ""), -1})
+			all = append(all, &parsingRun{c, "byte by byte", handed, strings.Split(text, ""), testenv.Wire{}})
 		}
 		for at := max(c.from, 1) + i%step; at <= len(c.request)+cutsBehind && at < len(text); at += step {
 			if c.dull.from < at && at < c.dull.to && at%dullStep != 0 {
 				continue
 			}
-			all = append(all, &parsingRun{c, fmt.Sprintf("cut at %d", at), handed, []string{text[:at], text[at:]}, -1})
+			all = append(all, &parsingRun{c, fmt.Sprintf("cut at %d", at), handed, []string{text[:at], text[at:]}, testenv.Wire{}})
 		}
 	}
 	return all
@@ -286,7 +286,7 @@ func (p *pair) runAll(t *testing.T, all []*parsingRun) {
 		for _, r := range all {
 			r.dial(t, p)
 			if r.handed {
-				r.send(handOver)
+				r.wire.Send(handOver)
 			} else {
 				fresh++
 			}
@@ -313,7 +313,7 @@ func (p *pair) runAll(t *testing.T, all []*parsingRun) {
 		held(func() {
 			for _, r := range all {
 				if i < len(r.parts) {
-					r.send(r.parts[i])
+					r.wire.Send(r.parts[i])
 				}
 			}
 		})
@@ -321,7 +321,7 @@ func (p *pair) runAll(t *testing.T, all []*parsingRun) {
 	}
 	for _, r := range all {
 		if r.ends {
-			_ = syscall.Shutdown(r.socket, syscall.SHUT_WR) // it may have ended
+			r.wire.EndSending()
 		}
 	}
 	for _, r := range all {
@@ -374,48 +374,14 @@ func (p *pair) settleAll(t testing.TB) {
 // how its answer ends.
 var (
 	handOver   = post("/echo", "[0]")
-	handedOver = []byte("\r\n\r\n[0]")
+	handedOver = "\r\n\r\n[0]"
 )
 
 func (r *parsingRun) dial(t testing.TB, p *pair) {
 	t.Helper()
-	addr := p.front.Addr()
 	var err error
-	if r.socket, err = syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0); err != nil {
+	if r.wire, err = testenv.DialWire(p.front.Addr()); err != nil {
 		t.Fatal(err)
-	}
-	// Closed behind its end: nothing waits for what may come still.
-	if err := syscall.SetsockoptLinger(r.socket, syscall.SOL_SOCKET, syscall.SO_LINGER, &syscall.Linger{Onoff: 1}); err != nil {
-		t.Fatal(err)
-	}
-	if err := syscall.SetsockoptInt(r.socket, syscall.IPPROTO_TCP, syscall.TCP_NODELAY, 1); err != nil {
-		t.Fatal(err)
-	}
-	if err := syscall.Connect(r.socket, &syscall.SockaddrInet4{Port: int(addr.Port()), Addr: addr.Addr().As4()}); err != nil {
-		t.Fatal(err)
-	}
-	// The whole group is to be sent meanwhile. Not before connect(2), which a signal
-	// would interrupt then.
-	patience := syscall.NsecToTimeval(int64(4 * testenv.Patience()))
-	for _, option := range []int{syscall.SO_RCVTIMEO, syscall.SO_SNDTIMEO} {
-		if err := syscall.SetsockoptTimeval(r.socket, syscall.SOL_SOCKET, option, &patience); err != nil {
-			t.Fatal(err)
-		}
-	}
-}
-
-// send sends part. The connection may have been answered for the last time, and
-// closed.
-func (r *parsingRun) send(part string) {
-	for b := []byte(part); len(b) > 0; {
-		n, err := syscall.SendmsgN(r.socket, b, nil, nil, syscall.MSG_NOSIGNAL)
-		if errors.Is(err, syscall.EINTR) {
-			continue
-		}
-		if err != nil {
-			return
-		}
-		b = b[n:]
 	}
 }
 
@@ -425,43 +391,19 @@ func (r *parsingRun) awaitHandOver(t testing.TB) {
 	if !r.handed {
 		return
 	}
-	var answer []byte
-	for b := make([]byte, 1024); !bytes.HasSuffix(answer, handedOver); {
-		n, err := syscall.Read(r.socket, b)
-		if errors.Is(err, syscall.EINTR) {
-			continue
-		}
-		if err != nil || n == 0 {
-			t.Fatalf("the request before the one of the test: %v after %q", err, answer)
-		}
-		answer = append(answer, b[:n]...)
-	}
-}
-
-// readAll reads to the connection's end.
-func (r *parsingRun) readAll() (all []byte, err error) {
-	for b := make([]byte, 4096); ; {
-		n, err := syscall.Read(r.socket, b)
-		switch {
-		case errors.Is(err, syscall.EINTR):
-			continue
-		case err != nil:
-			return all, err
-		case n == 0:
-			return all, nil
-		}
-		all = append(all, b[:n]...)
+	if err := r.wire.ReadUntil(handedOver); err != nil {
+		t.Fatal(err)
 	}
 }
 
 func (r *parsingRun) check(t *testing.T) {
 	t.Helper()
-	defer func() { _ = syscall.Close(r.socket) }()
+	defer r.wire.Close()
 	where := "gateway"
 	if r.handed {
 		where = "worker"
 	}
-	all, err := r.readAll()
+	all, err := r.wire.Read(nil, nil)
 	if err != nil && !errors.Is(err, syscall.ECONNRESET) {
 		t.Fatalf("%s %s at the %s: %v after %q", r.name, r.how, where, err, all)
 	}
