@@ -19,6 +19,14 @@ import (
 // control plane has limits of its own below it.
 const controlBodyMax = 256 << 20
 
+// A client that sends nothing for controlLinger after its answer is closed, and at
+// the latest after controlLingerTimes that: a place among controlMax is held so
+// long.
+const (
+	controlLinger      = time.Second
+	controlLingerTimes = 5
+)
+
 var errControlBody = errors.New("the body of the control request breaks its framing or is too large")
 
 // ControlConn is one control request as a net.Conn: reading yields the bytes
@@ -168,6 +176,11 @@ func (c *ControlConn) watchHangup() {
 			if err == nil {
 				continue
 			}
+			select {
+			case <-c.done: // close has ended the read
+				return
+			default:
+			}
 			if !errors.Is(err, io.EOF) || c.awaitReset() {
 				close(c.hangup)
 			}
@@ -215,18 +228,38 @@ func (c *ControlConn) Close() error {
 	return err
 }
 
+// drain discards what the client still sends, within bounds as the loops do: see
+// loop.linger.
+func (c *ControlConn) drain() {
+	end := time.Now().Add(controlLingerTimes * controlLinger)
+	var b [16 << 10]byte
+	for discarded := 0; discarded < lingerBytesMax; {
+		next := time.Now().Add(controlLinger)
+		if next.After(end) {
+			next = end
+		}
+		if c.Conn.SetReadDeadline(next) != nil {
+			return
+		}
+		n, err := c.Conn.Read(b[:])
+		if err != nil {
+			return
+		}
+		discarded += n
+	}
+}
+
 func (c *ControlConn) close() error {
 	c.watch.Do(func() {}) // from here on nobody begins to watch
 	close(c.done)
 	// An answer on its way is destroyed by a reset, and closing with unread
 	// input sends one: RFC 9112 section 9.6.
 	if tcp, ok := c.Conn.(*net.TCPConn); ok && tcp.CloseWrite() == nil {
-		_ = c.Conn.SetReadDeadline(time.Now().Add(time.Second))
 		if c.watched != nil {
+			_ = c.Conn.SetReadDeadline(time.Unix(1, 0)) // its read ends
 			<-c.watched
-		} else {
-			_, _ = io.CopyN(io.Discard, c.Conn, lingerBytesMax)
 		}
+		c.drain()
 	}
 	err := c.Conn.Close()
 	if c.watched != nil {

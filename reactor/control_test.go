@@ -179,3 +179,29 @@ func TestTooManyControlRequests(t *testing.T) {
 		t.Errorf("%d are counted, want 2", n)
 	}
 }
+
+// A control request's answer reaches a client that is still sending, whatever is
+// read of its request.
+func TestControlAnswerIsNotReset(t *testing.T) {
+	t.Parallel()
+	const answer = "HTTP/1.1 405 Method Not Allowed\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+	for name, read := range map[string]func(c *ControlConn){
+		"read whole": func(c *ControlConn) { _, _ = io.ReadAll(c) },
+		"watched":    func(c *ControlConn) { _, _ = io.ReadAll(c); c.Hangup() },
+		"unread":     func(*ControlConn) {},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			p := newPairWith(t, pairOptions{control: func(c *ControlConn) {
+				read(c)
+				_, _ = io.WriteString(c, answer)
+			}})
+			onBoth(t, p, func(t *testing.T, c *testenv.Conn) {
+				c.Send(t, get("/system/x")+strings.Repeat("still sending\r\n", 1_000_000))
+				if all, err := io.ReadAll(c.Conn); err != nil || string(all) != answer {
+					t.Errorf("%q, %v", all, err)
+				}
+			})
+		})
+	}
+}
