@@ -41,16 +41,42 @@ func TestCodeMemoryIsBounded(t *testing.T) {
 		}
 	}
 	testenv.Until(t, "the worker has the code of one module", func() bool {
-		maps, err := os.ReadFile(fmt.Sprintf("/proc/%d/maps", s.Workers()[0]))
+		return codeMappings(t, s.Workers()[0]) == 1
+	})
+}
+
+// codeMappings counts the files of native code that a process has mapped.
+func codeMappings(t *testing.T, pid int) (n int) {
+	t.Helper()
+	maps, err := os.ReadFile(fmt.Sprintf("/proc/%d/maps", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(maps)) {
+		if strings.Contains(line, " r-xp ") && strings.HasSuffix(strings.TrimSuffix(strings.TrimSpace(line), " (deleted)"), ".code") {
+			n++
+		}
+	}
+	return n
+}
+
+// A worker that has served fifty versions of a function has the code of the last one alone:
+// after each, that of the one before is gone.
+func TestReplacedVersionsLeaveNoCode(t *testing.T) {
+	t.Parallel()
+	const versions = 50
+	s := testenv.Start(t, testenv.Options{Workers: 1})
+	others := codeMappings(t, s.Workers()[0]) // of the routes that a new server has
+	for n := range versions {
+		source := fmt.Appendf(nil, "#include <stdio.h>\nint main(void) { printf(\"version %%d\", %d); return 0; }\n", n)
+		deployed(t, s, []byte(`{"name":"replaced","runtime":"c","target":"wasm","path":"/replaced"}`), "main.c", source)
+		r, err := testenv.Get(s.Addr, "/replaced")
 		if err != nil {
 			t.Fatal(err)
 		}
-		n := 0
-		for line := range strings.Lines(string(maps)) {
-			if strings.Contains(line, " r-xp ") && strings.HasSuffix(strings.TrimSpace(line), ".code") {
-				n++
-			}
-		}
-		return n == 1
-	})
+		want(t, r, 200, fmt.Sprint("version ", n))
+		testenv.Until(t, fmt.Sprintf("the worker has the code of version %d alone", n), func() bool {
+			return codeMappings(t, s.Workers()[0]) == others+1
+		})
+	}
 }
