@@ -364,3 +364,32 @@ func TestSkeletonIsValidAndTagged(t *testing.T) {
 		}
 	}
 }
+
+// A function that is closed while a call loads it anew takes no part of the
+// code budget with it.
+func TestCodeOfAFunctionThatIsClosedWhileItLoads(t *testing.T) {
+	t.Parallel()
+	e := executorIn(t, t.TempDir())
+	path, _ := prepareIn(t, e.dir, prints("late"))
+	for range 100 {
+		l, err := e.Load(t.Context(), &runtime.Function{Name: "late", Module: path})
+		if err != nil {
+			t.Fatal(err)
+		}
+		l.(*loaded).pool.unload()
+		began := make(chan struct{})
+		var call sync.WaitGroup
+		call.Go(func() {
+			promote := func() { close(began) } // it is about to load
+			l.Invoke(&runtime.Invocation{Env: vars(nil), Stdout: io.Discard, Stderr: io.Discard, Promote: promote})
+		})
+		<-began
+		if err := l.Close(); err != nil {
+			t.Fatal(err)
+		}
+		call.Wait()
+		if n := e.code.Load(); n != 0 {
+			t.Fatalf("%d bytes of code count that nobody has", n)
+		}
+	}
+}

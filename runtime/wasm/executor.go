@@ -99,9 +99,11 @@ type Executor struct {
 	evicting atomic.Bool
 	names    names
 
+	// code is the native code that is loaded, in bytes: pool.load adds, pool.free takes away.
+	code atomic.Int64
+
 	mu    sync.Mutex
 	pools map[poolKey]*pool
-	code  int64 // bytes of native code that are loaded
 }
 
 // New opens the cache and starts the engine. Compiles nothing. It must be
@@ -192,10 +194,8 @@ func (e *Executor) leave(p *pool) {
 		delete(e.pools, p.key)
 	}
 	e.mu.Unlock()
-	if last && p.close() {
-		e.mu.Lock()
-		e.code -= p.code
-		e.mu.Unlock()
+	if last {
+		p.close()
 	}
 }
 
@@ -243,19 +243,17 @@ func (p *pool) load(ctx context.Context) error {
 	p.mu.Lock()
 	p.live = true
 	p.mu.Unlock()
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	e.code += p.code
-	e.shed(p)
+	if e.code.Add(p.code) > e.o.CodeMax {
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		e.shed(p)
+	}
 	return nil
 }
 
 // shed unloads the least recently used functions that do not run while more
 // than Options.CodeMax of native code is loaded; not keep. The caller holds e.mu.
 func (e *Executor) shed(keep *pool) {
-	if e.code <= e.o.CodeMax {
-		return
-	}
 	var list []*pool
 	for _, p := range e.pools {
 		if p != keep {
@@ -264,10 +262,10 @@ func (e *Executor) shed(keep *pool) {
 	}
 	slices.SortFunc(list, func(a, b *pool) int { return cmp.Compare(a.used.Load(), b.used.Load()) })
 	for _, p := range list {
-		if e.code <= e.o.CodeMax {
+		if e.code.Load() <= e.o.CodeMax {
 			break
 		}
-		e.code -= p.unload()
+		p.unload()
 	}
 }
 

@@ -59,8 +59,8 @@ func TestHammer(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	if e.kept.Load() != 0 || e.code != 0 {
-		t.Errorf("%d bytes of instances and %d of code are left", e.kept.Load(), e.code)
+	if e.kept.Load() != 0 || e.code.Load() != 0 {
+		t.Errorf("%d bytes of instances and %d of code are left", e.kept.Load(), e.code.Load())
 	}
 	if err := e.Close(); err != nil {
 		t.Error(err)

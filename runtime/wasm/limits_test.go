@@ -261,8 +261,8 @@ func TestNativeCodeObeysItsBudget(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	if e.code != 0 {
-		t.Errorf("%d bytes of code are loaded by nobody", e.code)
+	if e.code.Load() != 0 {
+		t.Errorf("%d bytes of code are loaded by nobody", e.code.Load())
 	}
 	if err := e.Close(); err != nil {
 		t.Error(err)

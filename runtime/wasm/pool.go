@@ -251,13 +251,12 @@ func (p *pool) over() bool {
 }
 
 // close closes what is idle; what runs is closed when it ends, and the last
-// one frees the rest. It reports whether native code was loaded.
-func (p *pool) close() (live bool) {
+// one frees the rest.
+func (p *pool) close() {
 	p.mu.Lock()
 	idle := p.idle
 	p.idle, p.closed = nil, true
 	p.count -= len(idle)
-	live = p.live
 	last := p.over()
 	p.mu.Unlock()
 	for _, in := range idle {
@@ -267,20 +266,19 @@ func (p *pool) close() (live bool) {
 	if last {
 		p.free()
 	}
-	return live
 }
 
-// unload gives back the native code, the image and the idle instances, and
-// returns the bytes of code; 0 when the function runs, loads, or has none.
-func (p *pool) unload() int64 {
+// unload gives back the native code, the image and the idle instances, unless the
+// function runs, loads, or has none.
+func (p *pool) unload() {
 	if !p.loading.TryLock() {
-		return 0
+		return
 	}
 	defer p.loading.Unlock()
 	p.mu.Lock()
 	if !p.live || p.closed || p.count != len(p.idle) {
 		p.mu.Unlock()
-		return 0
+		return
 	}
 	idle := p.idle
 	p.idle, p.count, p.live = nil, 0, false
@@ -290,7 +288,6 @@ func (p *pool) unload() int64 {
 		in.close()
 	}
 	p.free()
-	return p.code
 }
 
 // free gives back what the instances shared. None exists any more.
@@ -302,6 +299,7 @@ func (p *pool) free() {
 	if p.compiled != nil {
 		p.executor.files.unload(p.file, func() { _ = p.compiled.Close(context.Background()) })
 		p.compiled = nil
+		p.executor.code.Add(-p.code)
 	}
 	if p.root != nil {
 		_ = p.root.Close()
