@@ -60,13 +60,18 @@ func codeMappings(t *testing.T, pid int) (n int) {
 	return n
 }
 
-// A worker that has served fifty versions of a function has the code of the last one alone:
+// A worker that has served twenty versions of a function has the code of the last one alone:
 // after each, that of the one before is gone.
 func TestReplacedVersionsLeaveNoCode(t *testing.T) {
 	t.Parallel()
-	const versions = 50
+	const versions = 20
 	s := testenv.Start(t, testenv.Options{Workers: 1})
-	others := codeMappings(t, s.Workers()[0]) // of the routes that a new server has
+	r, err := testenv.Get(s.Addr, "/ping") // which has the code of the demo functions loaded
+	if err != nil {
+		t.Fatal(err)
+	}
+	want(t, r, 200, "pong")
+	others := codeMappings(t, s.Workers()[0])
 	for n := range versions {
 		source := fmt.Appendf(nil, "#include <stdio.h>\nint main(void) { printf(\"version %%d\", %d); return 0; }\n", n)
 		deployed(t, s, []byte(`{"name":"replaced","runtime":"c","target":"wasm","path":"/replaced"}`), "main.c", source)

@@ -146,10 +146,8 @@ func sendCrowd(t *testing.T, addr netip.AddrPort, all []*sending) {
 		t.Fatal(err)
 	}
 	defer diag.Close()
-	// Whether it can tell at all.
-	if _, open, err := diag.Unread(all[0].wire); err != nil || !open {
-		t.Fatalf("the kernel does not know a connection that is open: %v", err)
-	}
+	_, open, err := diag.Unread(all[0].wire)
+	testenv.NeedFeature(t, "inet_diag of the kernel", err == nil && open, err)
 	for i := range parts {
 		for _, one := range all {
 			if i < len(one.parts) {
