@@ -21,11 +21,18 @@ import (
 	"baton/sandbox"
 )
 
-// TestMain is the sandbox step as well: the test's own binary stands in for baton.
+// TestMain is the sandbox step and the server of the tests of Stdio as well: the test's own binary stands in for baton.
 func TestMain(m *testing.M) {
 	if len(os.Args) == 2 && os.Args[1] == "sandbox" {
 		fmt.Fprintln(os.Stderr, "sandbox:", sandbox.Exec())
 		os.Exit(sandbox.ExitRefused)
+	}
+	if len(os.Args) == 2 && os.Args[1] == "stdio" {
+		if err := serveStdio(); err != nil {
+			fmt.Fprintln(os.Stderr, "stdio:", err)
+			os.Exit(1)
+		}
+		os.Exit(0)
 	}
 	os.Exit(testenv.Main(m))
 }

@@ -29,7 +29,8 @@
 // What a process writes to its standard error goes, line by line, to the
 // Stderr of the invocation that it serves. Standard output is a pipe whose read
 // end is Process.Stdout; PumpOut moves it to an Invocation's Stdout, and PumpIn
-// moves the body to a pipe, each with back-pressure.
+// moves the body to a pipe, each with back-pressure. Stdio does both for processes that fork a child
+// for each request: native and python.
 //
 // # The private directory
 //
@@ -52,5 +53,5 @@
 // # Goroutines
 //
 // One per pool while it has processes (the watcher), one per process that waits for its end and one that
-// reads its standard error; with Pool.Do one per process that serves. Pool.Close ends and awaits them all. Locks: Pool.mu, then Process.mu; neither is held while something waits.
+// reads its standard error; with Pool.Do one per process that serves; with Stdio up to two per request, which Stdio.Finish awaits. Pool.Close ends and awaits them all. Locks: Pool.mu, then Process.mu; neither is held while something waits.
 package child

@@ -20,11 +20,7 @@ import (
 	"baton/sandbox"
 )
 
-// stdoutBytes is what the pipe of a function's output holds: what a function
-// writes without anybody reading yet. Answers up to 512 KiB do not stream anyway.
-const stdoutBytes = 1 << 20
-
-// readBytes is how much is read of it at a time.
+// readBytes is how much of a function's output is read at a time.
 const readBytes = 64 << 10
 
 // Executor runs native functions. It implements runtime.Executor.
@@ -146,44 +142,31 @@ func (l *loaded) Close() error {
 	return nil
 }
 
-// server is what a process of the pool has beside it: the file that its
-// children read the body from, and the buffers of the one request that it serves.
+// server is what a process of the pool has beside it: standard input and output of
+// its children, and the buffer of the one request that it serves.
 type server struct {
-	body   int // descriptor of the file in memory; ours alone
-	length int // of it
-	frame  []byte
-	out    []byte
-
-	pumps   sync.WaitGroup // goroutines of the request
-	started bool           // the output is being pumped
+	stdio *child.Stdio
+	frame []byte
 }
 
-// open makes the file in memory. The child's descriptor is another opening of it, which can only
-// read: its flags are not ours.
 func open(p *child.Process) error {
-	s := &server{body: -1, out: make([]byte, readBytes)}
-	p.State = s
-	n, err := sys.Memfd("body")
+	stdio, err := child.OpenStdio(p, make([]byte, readBytes))
 	if err != nil {
 		return err
 	}
-	s.body = n
-	p.Stdin, err = os.OpenFile("/proc/self/fd/"+strconv.Itoa(n), os.O_RDONLY, 0)
-	if err != nil {
-		return fmt.Errorf("open a file in memory: %w", err)
-	}
+	p.State = &server{stdio: stdio}
 	return nil
 }
 
 func free(p *child.Process) {
-	if s, ok := p.State.(*server); ok && s.body >= 0 {
-		_ = syscall.Close(s.body)
+	if s, ok := p.State.(*server); ok {
+		s.stdio.Close()
 	}
 }
 
 // ready waits for the server's first sign of life.
 func ready(p *child.Process) error {
-	_ = sys.SetPipeSize(p.StdoutFD, stdoutBytes) // a smaller one holds less, and is read sooner
+	p.State.(*server).stdio.Ready(p)
 	a, err := readAnswer(p)
 	if err != nil {
 		return fmt.Errorf("wait for the fork server: %w", err)
@@ -255,73 +238,22 @@ func (l *loaded) result(a answer) runtime.Result {
 // serve is one request. An error says that the conversation with the server
 // did not go as it should: it is killed then, or was.
 func (l *loaded) serve(p *child.Process, s *server, inv *runtime.Invocation) (answer, error) {
-	s.started = false
-	if inv.More != nil {
-		return l.serveStream(p, s, inv)
-	}
-	if err := s.setBody(inv.Body); err != nil {
+	if err := s.stdio.Start(p, inv, func(stdin int) error { return l.send(p, s, inv, stdin) }); err != nil {
 		return answer{}, err
 	}
-	if err := l.send(p, s, inv, 0, -1); err != nil {
+	a, err := await(p)
+	if err := s.stdio.Finish(p, inv, err); err != nil {
 		return answer{}, err
 	}
-	p.Slow(func() { s.pump(p, inv) })
-	return l.await(p, s, inv)
-}
-
-// serveStream is serve with a body of which the end has not come: standard input is a pipe.
-func (l *loaded) serveStream(p *child.Process, s *server, inv *runtime.Invocation) (answer, error) {
-	read, write, err := os.Pipe()
-	if err != nil {
-		return answer{}, fmt.Errorf("pipe of the body: %w", err)
-	}
-	raw, err := read.SyscallConn()
-	if err == nil {
-		if e := raw.Control(func(n uintptr) {
-			_ = syscall.SetNonblock(int(n), false)
-			err = l.send(p, s, inv, flagStdin, int(n))
-		}); e != nil {
-			err = e
-		}
-	}
-	_ = read.Close()
-	if err != nil {
-		_ = write.Close()
-		return answer{}, err
-	}
-	s.pumps.Go(func() { // ends when the child, the only reader, is gone, or the body is over or its reader fails
-		if err := child.PumpIn(write, inv); err != nil {
-			p.Fail(runtime.Cancelled, err.Error())
-		}
-		_ = write.Close()
-	})
-	s.pump(p, inv)
-	return l.await(p, s, inv)
-}
-
-// setBody puts the body into the file, at whose start the child begins to read.
-func (s *server) setBody(body []byte) error {
-	if len(body) == 0 && s.length == 0 {
-		return nil
-	}
-	if len(body) < s.length {
-		if err := syscall.Ftruncate(s.body, int64(len(body))); err != nil {
-			return fmt.Errorf("body: %w", err)
-		}
-	}
-	for at := 0; at < len(body); {
-		n, err := syscall.Pwrite(s.body, body[at:], int64(at))
-		if err != nil && err != syscall.EINTR {
-			return fmt.Errorf("body: %w", err)
-		}
-		at += max(n, 0)
-	}
-	s.length = len(body)
-	return nil
+	return a, nil
 }
 
 // send sends the request, with a descriptor unless that is negative.
-func (l *loaded) send(p *child.Process, s *server, inv *runtime.Invocation, flags uint32, stdin int) error {
+func (l *loaded) send(p *child.Process, s *server, inv *runtime.Invocation, stdin int) error {
+	var flags uint32
+	if stdin >= 0 {
+		flags = flagStdin
+	}
 	s.frame = appendRequest(s.frame[:0], l.argc, l.argv, l.fixed, l.variables, inv.Env, flags)
 	frame := s.frame
 	if len(frame)-requestBytes > bytesMax {
@@ -341,8 +273,8 @@ func (l *loaded) send(p *child.Process, s *server, inv *runtime.Invocation, flag
 	return nil
 }
 
-// await waits for the end of the function and gives its output on.
-func (l *loaded) await(p *child.Process, s *server, inv *runtime.Invocation) (answer, error) {
+// await waits for the end of the function.
+func await(p *child.Process) (answer, error) {
 	a, err := readAnswer(p)
 	for err == nil && a.kind == kindHello { // it was executed anew since the last request
 		a, err = readAnswer(p)
@@ -353,45 +285,5 @@ func (l *loaded) await(p *child.Process, s *server, inv *runtime.Invocation) (an
 	if err == nil && a.kind != kindEnded {
 		err = fmt.Errorf("the fork server answers with kind %d: %w", a.kind, syscall.Errno(a.status))
 	}
-	p.Slow(nil)
-	if s.started {
-		// Nobody writes any more: what is not read yet is in the pipe.
-		_ = p.Stdout.SetReadDeadline(time.Unix(1, 0))
-	}
-	s.pumps.Wait()
-	if s.started {
-		_ = p.Stdout.SetReadDeadline(time.Time{})
-	}
-	if err != nil {
-		return answer{}, err
-	}
-	return a, s.drain(p, inv)
-}
-
-// drain gives on what is left in the pipe of the output.
-func (s *server) drain(p *child.Process, inv *runtime.Invocation) error {
-	for {
-		n, errno := sys.Read(p.StdoutFD, s.out)
-		if errno == syscall.EAGAIN || errno == 0 && n == 0 {
-			return nil
-		}
-		if errno != 0 {
-			return fmt.Errorf("read the output: %w", errno)
-		}
-		if err := p.Write(inv, s.out[:n]); err != nil {
-			return err
-		}
-		if n < len(s.out) {
-			return nil // all writers are dead
-		}
-	}
-}
-
-// pump reads the output while the function runs. It is called by the watcher,
-// with the process's lock held, or before that could.
-func (s *server) pump(p *child.Process, inv *runtime.Invocation) {
-	s.started = true
-	s.pumps.Go(func() { // ends by the deadline that await sets, or with the process
-		_ = p.PumpOut(p.Stdout, inv) // a fault of it ends the process, which await sees
-	})
+	return a, err
 }

@@ -5,14 +5,10 @@ import (
 	"context"
 	_ "embed"
 	"fmt"
-	"os"
 	"os/exec"
-	"strconv"
 	"strings"
 	"syscall"
 	"time"
-
-	"baton/internal/sys"
 )
 
 //go:embed server.py
@@ -53,21 +49,4 @@ func (i *Interpreter) compile(ctx context.Context) ([]byte, error) {
 		return nil, fmt.Errorf("compile the server for %s: %w: %.500s", i.Path, err, fault.Bytes())
 	}
 	return code, nil
-}
-
-// inMemory makes a file in memory that holds b. n is its descriptor, the
-// caller's to close; f is another opening of it, at its start, which can only read.
-func inMemory(name string, b []byte) (n int, f *os.File, err error) {
-	n, err = sys.Memfd(name)
-	if err != nil {
-		return -1, nil, err
-	}
-	if err = sys.WriteAt(n, b, 0); err == nil {
-		f, err = os.OpenFile("/proc/self/fd/"+strconv.Itoa(n), os.O_RDONLY, 0)
-	}
-	if err != nil {
-		_ = syscall.Close(n)
-		return -1, nil, fmt.Errorf("open a file in memory: %w", err)
-	}
-	return n, f, nil
 }

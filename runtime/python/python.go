@@ -26,10 +26,6 @@ import (
 )
 
 const (
-	// stdoutBytes is what the pipe of a script's output holds: what it writes
-	// without anybody reading yet. Answers up to 512 KiB do not stream anyway.
-	stdoutBytes = 1 << 20
-
 	// readBytes is how much is read of an answer at a time.
 	readBytes = 64 << 10
 
@@ -192,30 +188,26 @@ func (l *loaded) Close() error {
 	return nil
 }
 
-// server is what a process of the pool has beside it, and the buffers of the one
-// request that it serves.
+// server is what a process of the pool has beside it: standard input and output of
+// its forks, and the buffers of the one request that it serves.
 type server struct {
-	handler bool // the file defines the handler
-	body    int  // of a script: descriptor of the file in memory, ours alone; -1: none
-	length  int  // of it
+	handler bool         // the file defines the handler
+	stdio   *child.Stdio // of scripts
 	frame   []byte
-	out     []byte
+	out     []byte // a handler's answer is read into it, a script's output by stdio
 	events  event.Builder
-
-	pumps   sync.WaitGroup // goroutines of the request
-	started bool           // the output is being pumped
 }
 
-// open makes the file in memory that a script reads the body from, and the one
-// that the server's code is in.
+// open makes what a script reads the body from, and the file in memory that the
+// server's code is in.
 func (l *loaded) open(p *child.Process) error {
-	s := &server{body: -1, out: make([]byte, readBytes)}
-	p.State = s
-	var err error
-	if s.body, p.Stdin, err = inMemory("body", nil); err != nil {
+	out := make([]byte, readBytes)
+	stdio, err := child.OpenStdio(p, out)
+	if err != nil {
 		return err
 	}
-	n, f, err := inMemory("server", l.code)
+	p.State = &server{stdio: stdio, out: out}
+	n, f, err := child.InMemory("server", l.code)
 	if err != nil {
 		return err
 	}
@@ -225,8 +217,8 @@ func (l *loaded) open(p *child.Process) error {
 }
 
 func free(p *child.Process) {
-	if s, ok := p.State.(*server); ok && s.body >= 0 {
-		_ = syscall.Close(s.body)
+	if s, ok := p.State.(*server); ok {
+		s.stdio.Close()
 	}
 }
 
@@ -234,7 +226,7 @@ func free(p *child.Process) {
 // waits until it has read the file.
 func (l *loaded) ready(p *child.Process) error {
 	s := p.State.(*server)
-	_ = sys.SetPipeSize(p.StdoutFD, stdoutBytes) // a smaller one holds less, and is read sooner
+	s.stdio.Ready(p)
 	a, err := readAnswer(p)
 	if err != nil {
 		return fmt.Errorf("wait for the interpreter: %w", err)
@@ -444,70 +436,22 @@ func (s *server) receive(p *child.Process, inv *runtime.Invocation) (answer, err
 
 // run is one request to a script. Errors: see call.
 func (l *loaded) run(p *child.Process, s *server, inv *runtime.Invocation) (answer, error) {
-	s.started = false
-	if inv.More != nil {
-		return l.runStream(p, s, inv)
-	}
-	if err := s.setBody(inv.Body); err != nil {
+	if err := s.stdio.Start(p, inv, func(stdin int) error { return s.send(p, inv, stdin) }); err != nil {
 		return answer{}, err
 	}
-	if err := s.send(p, inv, 0, -1); err != nil {
+	a, err := await(p)
+	if err := s.stdio.Finish(p, inv, err); err != nil {
 		return answer{}, err
 	}
-	p.Slow(func() { s.pump(p, inv) })
-	return s.await(p, inv)
-}
-
-// runStream is run with a body of which the end has not come: standard input is a pipe.
-func (l *loaded) runStream(p *child.Process, s *server, inv *runtime.Invocation) (answer, error) {
-	read, write, err := os.Pipe()
-	if err != nil {
-		return answer{}, fmt.Errorf("pipe of the body: %w", err)
-	}
-	raw, err := read.SyscallConn()
-	if err == nil {
-		if e := raw.Control(func(n uintptr) {
-			_ = syscall.SetNonblock(int(n), false)
-			err = s.send(p, inv, flagStreamed, int(n))
-		}); e != nil {
-			err = e
-		}
-	}
-	_ = read.Close()
-	if err != nil {
-		_ = write.Close()
-		return answer{}, err
-	}
-	s.pumps.Go(func() { // ends when the child, the only reader, is gone, or the body is over or its reader fails
-		if err := child.PumpIn(write, inv); err != nil {
-			p.Fail(runtime.Cancelled, err.Error())
-		}
-		_ = write.Close()
-	})
-	s.pump(p, inv)
-	return s.await(p, inv)
-}
-
-// setBody puts the body into the file, at whose start the child begins to read.
-func (s *server) setBody(body []byte) error {
-	if len(body) < s.length {
-		if err := syscall.Ftruncate(s.body, int64(len(body))); err != nil {
-			return fmt.Errorf("body: %w", err)
-		}
-	}
-	for at := 0; at < len(body); {
-		n, err := syscall.Pwrite(s.body, body[at:], int64(at))
-		if err != nil && err != syscall.EINTR {
-			return fmt.Errorf("body: %w", err)
-		}
-		at += max(n, 0)
-	}
-	s.length = len(body)
-	return nil
+	return a, nil
 }
 
 // send sends a script its request, with a descriptor unless that is negative.
-func (s *server) send(p *child.Process, inv *runtime.Invocation, flags uint32, stdin int) error {
+func (s *server) send(p *child.Process, inv *runtime.Invocation, stdin int) error {
+	var flags uint32
+	if stdin >= 0 {
+		flags = flagStreamed
+	}
 	frame := appendVariables(appendHead(s.frame[:0]), inv.Env)
 	s.frame = frame[:0]
 	if len(frame)-requestBytes > textMax {
@@ -531,8 +475,8 @@ func (s *server) send(p *child.Process, inv *runtime.Invocation, flags uint32, s
 	return nil
 }
 
-// await waits for the end of the script and gives its output on.
-func (s *server) await(p *child.Process, inv *runtime.Invocation) (answer, error) {
+// await waits for the end of the script.
+func await(p *child.Process) (answer, error) {
 	a, err := readAnswer(p)
 	switch {
 	case err == nil && a.kind == kindNoFork:
@@ -540,45 +484,5 @@ func (s *server) await(p *child.Process, inv *runtime.Invocation) (answer, error
 	case err == nil && a.kind != kindEnded:
 		err = fmt.Errorf("%w: an answer of kind %d", errChannel, a.kind)
 	}
-	p.Slow(nil)
-	if s.started {
-		// Nobody writes any more: what is not read yet is in the pipe.
-		_ = p.Stdout.SetReadDeadline(time.Unix(1, 0))
-	}
-	s.pumps.Wait()
-	if s.started {
-		_ = p.Stdout.SetReadDeadline(time.Time{})
-	}
-	if err != nil {
-		return answer{}, err
-	}
-	return a, s.drain(p, inv)
-}
-
-// drain gives on what is left in the pipe of the output.
-func (s *server) drain(p *child.Process, inv *runtime.Invocation) error {
-	for {
-		n, errno := sys.Read(p.StdoutFD, s.out)
-		if errno == syscall.EAGAIN || errno == 0 && n == 0 {
-			return nil
-		}
-		if errno != 0 {
-			return fmt.Errorf("read the output: %w", errno)
-		}
-		if err := p.Write(inv, s.out[:n]); err != nil {
-			return err
-		}
-		if n < len(s.out) {
-			return nil // all writers are dead
-		}
-	}
-}
-
-// pump reads the output while the script runs. It is called by the watcher,
-// with the process's lock held, or before that could.
-func (s *server) pump(p *child.Process, inv *runtime.Invocation) {
-	s.started = true
-	s.pumps.Go(func() { // ends by the deadline that await sets, or with the process
-		_ = p.PumpOut(p.Stdout, inv) // a fault of it ends the process, which await sees
-	})
+	return a, err
 }
