@@ -141,7 +141,7 @@ type view struct {
 
 // of reports whether v is of l as it is now.
 func (v *view) of(l *Load) bool {
-	return v.score^math.Float64bits(l.Score)|uint64(v.sample^l.Sample|v.age^l.Age|v.ramp^l.Ramp) == 0
+	return v.score == math.Float64bits(l.Score) && (v.sample^l.Sample)|(v.age^l.Age)|(v.ramp^l.Ramp) == 0
 }
 
 // NewPicker returns a Picker with the given options.
