@@ -7,29 +7,14 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"baton/internal/testenv"
 )
-
-// environ is an Environ of these variables.
-type environ []string
-
-func (e environ) Sizes() (count, bytes int) {
-	for _, s := range e {
-		bytes += len(s) + 1
-	}
-	return len(e), bytes
-}
-
-func (e environ) AppendTo(dst []byte) []byte {
-	for _, s := range e {
-		dst = append(append(dst, s...), 0)
-	}
-	return dst
-}
 
 var then = time.Date(2026, 11, 28, 9, 5, 3, 250e6, time.FixedZone("", 3600))
 
 // request is a request with everything.
-var request = environ{
+var request = testenv.Variables{
 	"GATEWAY_INTERFACE=CGI/1.1", "SERVER_SOFTWARE=baton", "SERVER_NAME=api.example.org", "SERVER_PORT=80", "SERVER_PROTOCOL=HTTP/1.1",
 	"REQUEST_METHOD=POST", "SCRIPT_NAME=/pets/a%20b/x/y", "PATH_INFO=", "QUERY_STRING=t=1&q=a+b%26&t=2&empty&bad=%zz", "REMOTE_ADDR=192.0.2.7",
 	"CONTENT_LENGTH=3", "X_FULL_URL=http://api.example.org/pets/a%20b/x/y?t=1&q=a+b%26&t=2&empty&bad=%zz", "X_MATCHED_ROUTE=/pets/{petId}/{rest...}",
@@ -88,7 +73,7 @@ func TestManyParameters(t *testing.T) {
 		query.WriteString("&k" + strings.Repeat("x", i%50) + "=1")
 	}
 	var b Builder
-	got := decode(t, b.Append(nil, environ{"QUERY_STRING=" + query.String()}, then)).(map[string]any)["queryStringParameters"].(map[string]any)
+	got := decode(t, b.Append(nil, testenv.Variables{"QUERY_STRING=" + query.String()}, then)).(map[string]any)["queryStringParameters"].(map[string]any)
 	if len(got) != 50 || got["k"] != strings.Repeat("1,", 59)+"1" {
 		t.Errorf("%d parameters, k is %v", len(got), got["k"])
 	}
@@ -104,7 +89,7 @@ func FuzzEvent(f *testing.F) {
 			*s = strings.ReplaceAll(*s, "\x00", "")
 		}
 		var b Builder
-		text := b.Append(nil, environ{"QUERY_STRING=" + query, "X_MATCHED_ROUTE=" + route, "HTTP_COOKIE=" + cookie, "HTTP_X=" + header, "X_PARAM_X=" + query, "X_FULL_URL=" + header}, then)
+		text := b.Append(nil, testenv.Variables{"QUERY_STRING=" + query, "X_MATCHED_ROUTE=" + route, "HTTP_COOKIE=" + cookie, "HTTP_X=" + header, "X_PARAM_X=" + query, "X_FULL_URL=" + header}, then)
 		event := decode(t, text).(map[string]any)
 		values, err := url.ParseQuery(query)
 		if err != nil {

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"baton/internal/testenv"
 	"baton/runtime"
 )
 
@@ -47,7 +48,7 @@ func invocations(b *testing.B, l runtime.Loaded, body string) {
 	b.ResetTimer()
 	b.RunParallel(func(pb *testing.PB) {
 		var out bytes.Buffer
-		inv := &runtime.Invocation{Body: []byte(body), Env: variables{"CMD=echo"}, Stdout: &out}
+		inv := &runtime.Invocation{Body: []byte(body), Env: testenv.Variables{"CMD=echo"}, Stdout: &out}
 		for pb.Next() {
 			out.Reset()
 			inv.Deadline = time.Now().Add(time.Minute)
@@ -62,7 +63,7 @@ func invocations(b *testing.B, l runtime.Loaded, body string) {
 func BenchmarkSequential(b *testing.B) {
 	l := load(b, "probe.c", true, runtime.Function{})
 	_, _, _ = call(l, "echo", "hello")
-	inv := &runtime.Invocation{Body: []byte("hello"), Env: variables{"CMD=echo"}, Stdout: io.Discard}
+	inv := &runtime.Invocation{Body: []byte("hello"), Env: testenv.Variables{"CMD=echo"}, Stdout: io.Discard}
 	for b.Loop() {
 		inv.Deadline = time.Now().Add(time.Minute)
 		if result := l.Invoke(inv); result.Reason != runtime.OK {

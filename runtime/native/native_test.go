@@ -172,28 +172,11 @@ func loadIn(t testing.TB, data string, f runtime.Function, without ...string) ru
 	return l
 }
 
-// variables is an Environ for tests.
-type variables []string
-
-func (v variables) Sizes() (count, bytes int) {
-	for _, s := range v {
-		bytes += len(s) + 1
-	}
-	return len(v), bytes
-}
-
-func (v variables) AppendTo(dst []byte) []byte {
-	for _, s := range v {
-		dst = append(append(dst, s...), 0)
-	}
-	return dst
-}
-
 // call is one invocation with the command as its variable CMD.
 func call(l runtime.Loaded, command, body string) (out, log string, result runtime.Result) {
 	var stdout, stderr bytes.Buffer
 	result = l.Invoke(&runtime.Invocation{
-		Body: []byte(body), Env: variables{"CMD=" + command}, Stdout: &stdout, Stderr: &stderr,
+		Body: []byte(body), Env: testenv.Variables{"CMD=" + command}, Stdout: &stdout, Stderr: &stderr,
 		Deadline: time.Now().Add(testenv.Patience()),
 	})
 	return stdout.String(), raceNoise.ReplaceAllString(stderr.String(), ""), result
@@ -295,7 +278,7 @@ func TestDeadline(t *testing.T) {
 	each(t, func(t *testing.T, linked bool, without []string) {
 		l := load(t, "probe.c", linked, runtime.Function{Processes: 4}, without...)
 		for _, command := range []string{"spin", "fork spin"} {
-			result := l.Invoke(&runtime.Invocation{Env: variables{"CMD=" + command}, Stdout: io.Discard, Deadline: time.Now().Add(400 * time.Millisecond)})
+			result := l.Invoke(&runtime.Invocation{Env: testenv.Variables{"CMD=" + command}, Stdout: io.Discard, Deadline: time.Now().Add(400 * time.Millisecond)})
 			if result.Reason != runtime.Timeout {
 				t.Errorf("%s: %+v", command, result)
 			}
@@ -332,7 +315,7 @@ func streamedBody(t *testing.T, l runtime.Loaded) {
 	for range 3 {
 		var out bytes.Buffer
 		result := l.Invoke(&runtime.Invocation{
-			Body: []byte(text[:1000]), More: strings.NewReader(text[1000:]), Env: variables{"CMD=echo"}, Stdout: &out,
+			Body: []byte(text[:1000]), More: strings.NewReader(text[1000:]), Env: testenv.Variables{"CMD=echo"}, Stdout: &out,
 			Deadline: time.Now().Add(testenv.Patience()),
 		})
 		if result.Reason != runtime.OK || out.String() != text {
@@ -341,7 +324,7 @@ func streamedBody(t *testing.T, l runtime.Loaded) {
 		// One that does not read its body is none the worse for it.
 		out.Reset()
 		result = l.Invoke(&runtime.Invocation{
-			Body: []byte(text[:1000]), More: strings.NewReader(text[1000:]), Env: variables{"CMD=static"}, Stdout: &out,
+			Body: []byte(text[:1000]), More: strings.NewReader(text[1000:]), Env: testenv.Variables{"CMD=static"}, Stdout: &out,
 			Deadline: time.Now().Add(testenv.Patience()),
 		})
 		if result.Reason != runtime.OK || out.String() != "1\n" {
@@ -366,7 +349,7 @@ func (l *limited) Write(p []byte) (int, error) {
 func TestOutputLimit(t *testing.T) {
 	t.Parallel()
 	l := load(t, "probe.c", true, runtime.Function{})
-	result := l.Invoke(&runtime.Invocation{Env: variables{"CMD=endless"}, Stdout: &limited{10 << 20}, Deadline: time.Now().Add(testenv.Patience())})
+	result := l.Invoke(&runtime.Invocation{Env: testenv.Variables{"CMD=endless"}, Stdout: &limited{10 << 20}, Deadline: time.Now().Add(testenv.Patience())})
 	if result.Reason != runtime.OutputLimit {
 		t.Errorf("%+v", result)
 	}

@@ -84,35 +84,18 @@ func load(t testing.TB, text string, f runtime.Function, without ...string) runt
 	return newPlace(t, without...).load(t, text, f)
 }
 
-// variables is an Environ for tests.
-type variables []string
-
-func (v variables) Sizes() (count, bytes int) {
-	for _, s := range v {
-		bytes += len(s) + 1
-	}
-	return len(v), bytes
-}
-
-func (v variables) AppendTo(dst []byte) []byte {
-	for _, s := range v {
-		dst = append(append(dst, s...), 0)
-	}
-	return dst
-}
-
 // get and post are the variables of a request, beside what a test adds.
-func get(query string, more ...string) variables {
-	return append(variables{"REQUEST_METHOD=GET", "QUERY_STRING=" + query, "SCRIPT_NAME=/fn", "PATH_INFO=", "SERVER_PROTOCOL=HTTP/1.1",
+func get(query string, more ...string) testenv.Variables {
+	return append(testenv.Variables{"REQUEST_METHOD=GET", "QUERY_STRING=" + query, "SCRIPT_NAME=/fn", "PATH_INFO=", "SERVER_PROTOCOL=HTTP/1.1",
 		"X_FULL_URL=http://localhost:8080/fn?" + query}, more...)
 }
 
-func post(kind string, more ...string) variables {
-	return append(variables{"REQUEST_METHOD=POST", "QUERY_STRING=", "SCRIPT_NAME=/fn", "CONTENT_TYPE=" + kind}, more...)
+func post(kind string, more ...string) testenv.Variables {
+	return append(testenv.Variables{"REQUEST_METHOD=POST", "QUERY_STRING=", "SCRIPT_NAME=/fn", "CONTENT_TYPE=" + kind}, more...)
 }
 
 // call is one invocation.
-func call(l runtime.Loaded, env variables, body string) (out, log string, result runtime.Result) {
+func call(l runtime.Loaded, env testenv.Variables, body string) (out, log string, result runtime.Result) {
 	var stdout, stderr bytes.Buffer
 	result = l.Invoke(&runtime.Invocation{
 		Body: []byte(body), Env: env, Stdout: &stdout, Stderr: &stderr, Deadline: time.Now().Add(patience()),
@@ -137,7 +120,7 @@ func TestScripts(t *testing.T) {
 	const upload = "--b\r\nContent-Disposition: form-data; name=\"a\"\r\n\r\n1\r\n--b\r\nContent-Disposition: form-data; name=\"f\"; filename=\"x.txt\"\r\nContent-Type: text/plain\r\n\r\nfile\r\n--b--\r\n"
 	for _, c := range []struct {
 		name, text string
-		env        variables
+		env        testenv.Variables
 		body       string
 		out, log   string
 		want       runtime.Result
@@ -259,7 +242,7 @@ func TestHandlers(t *testing.T) {
 	const upload = "--b\r\nContent-Disposition: form-data; name=\"a[]\"\r\n\r\n1\r\n--b\r\nContent-Disposition: form-data; name=\"f\"; filename=\"x.txt\"\r\nContent-Type: text/plain\r\n\r\nfile\r\n--b--\r\n"
 	for _, c := range []struct {
 		name, text string
-		env        variables
+		env        testenv.Variables
 		body       string
 		out, log   string
 		want       runtime.Result

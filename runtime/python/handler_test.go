@@ -101,7 +101,7 @@ func TestEvents(t *testing.T) {
 	// A request whose variables are longer than one read.
 	long := strings.Repeat("v", 200_000)
 	var out bytes.Buffer
-	got := l.Invoke(&runtime.Invocation{Body: []byte("xyz"), Env: variables{"QUERY_STRING=length", "HTTP_LONG=" + long}, Stdout: &out, Deadline: time.Now().Add(testenv.Patience())})
+	got := l.Invoke(&runtime.Invocation{Body: []byte("xyz"), Env: testenv.Variables{"QUERY_STRING=length", "HTTP_LONG=" + long}, Stdout: &out, Deadline: time.Now().Add(testenv.Patience())})
 	if got.Reason != runtime.OK || out.String() != `[3, false, "xyz"]` {
 		t.Errorf("long variables: %q, %+v", out.String(), got)
 	}
@@ -132,7 +132,7 @@ func TestHandlerStreamedBody(t *testing.T) {
 			text := strings.Repeat("abc", size/3+1)[:size]
 			var out bytes.Buffer
 			got := l.Invoke(&runtime.Invocation{
-				Body: []byte(text[:here]), More: &slow{text: text[here:]}, Env: variables{"QUERY_STRING=length"}, Stdout: &out,
+				Body: []byte(text[:here]), More: &slow{text: text[here:]}, Env: testenv.Variables{"QUERY_STRING=length"}, Stdout: &out,
 				Deadline: time.Now().Add(testenv.Patience()),
 			})
 			if want := fmt.Sprintf("[%d, false, %q]", size, text[:min(3, size)]); got.Reason != runtime.OK || out.String() != want {
@@ -141,7 +141,7 @@ func TestHandlerStreamedBody(t *testing.T) {
 		}
 	}
 	// A client that leaves in the middle.
-	got := l.Invoke(&runtime.Invocation{More: io.MultiReader(strings.NewReader("abc"), broken{}), Env: variables{"QUERY_STRING=length"}, Stdout: io.Discard, Deadline: time.Now().Add(testenv.Patience())})
+	got := l.Invoke(&runtime.Invocation{More: io.MultiReader(strings.NewReader("abc"), broken{}), Env: testenv.Variables{"QUERY_STRING=length"}, Stdout: io.Discard, Deadline: time.Now().Add(testenv.Patience())})
 	if got.Reason != runtime.Cancelled {
 		t.Errorf("a body that breaks off: %+v", got)
 	}
@@ -160,7 +160,7 @@ func TestHandlerBodyIsBounded(t *testing.T) {
 	t.Parallel()
 	l := loadHandler(t, runtime.Function{MemoryMB: 32})
 	got := l.Invoke(&runtime.Invocation{
-		More: io.LimitReader(endless{}, 64<<20), Env: variables{"QUERY_STRING=length"}, Stdout: io.Discard, Deadline: time.Now().Add(10 * time.Minute),
+		More: io.LimitReader(endless{}, 64<<20), Env: testenv.Variables{"QUERY_STRING=length"}, Stdout: io.Discard, Deadline: time.Now().Add(10 * time.Minute),
 	})
 	if got.Reason != runtime.Memory {
 		t.Errorf("64 MiB for 32 MiB: %+v", got)
@@ -260,7 +260,7 @@ func TestHandlerDeadline(t *testing.T) {
 			if out, _, got := call(l, "list", ""); out != "[1, 2]" || got.Reason != runtime.OK {
 				t.Fatalf("%q, %+v", out, got)
 			}
-			got := l.Invoke(&runtime.Invocation{Env: variables{"QUERY_STRING=" + query}, Stdout: io.Discard, Deadline: time.Now().Add(400 * time.Millisecond)})
+			got := l.Invoke(&runtime.Invocation{Env: testenv.Variables{"QUERY_STRING=" + query}, Stdout: io.Discard, Deadline: time.Now().Add(400 * time.Millisecond)})
 			if got.Reason != runtime.Timeout {
 				t.Errorf("%s: %+v", query, got)
 			}
@@ -284,7 +284,7 @@ func TestHandlerCancel(t *testing.T) {
 func TestHandlerOutputLimit(t *testing.T) {
 	t.Parallel()
 	l := loadHandler(t, runtime.Function{})
-	got := l.Invoke(&runtime.Invocation{Env: variables{"QUERY_STRING=large 3000000"}, Stdout: &limited{1 << 20}, Deadline: time.Now().Add(testenv.Patience())})
+	got := l.Invoke(&runtime.Invocation{Env: testenv.Variables{"QUERY_STRING=large 3000000"}, Stdout: &limited{1 << 20}, Deadline: time.Now().Add(testenv.Patience())})
 	if got.Reason != runtime.OutputLimit {
 		t.Errorf("%+v", got)
 	}

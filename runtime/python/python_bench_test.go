@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"baton/internal/testenv"
 	"baton/runtime"
 	"baton/runtime/python"
 )
@@ -112,7 +113,7 @@ func BenchmarkSequential(b *testing.B) {
 }
 
 // request is what a browserless client's request has for variables.
-var request = variables{
+var request = testenv.Variables{
 	"GATEWAY_INTERFACE=CGI/1.1", "SERVER_SOFTWARE=baton", "SERVER_NAME=localhost", "SERVER_PORT=8080", "SERVER_PROTOCOL=HTTP/1.1",
 	"REQUEST_METHOD=GET", "SCRIPT_NAME=/hello", "PATH_INFO=", "QUERY_STRING=t=7", "REMOTE_ADDR=127.0.0.1", "REMOTE_HOST=127.0.0.1",
 	"X_CLIENT_ADDR=127.0.0.1:40000", "X_FULL_URL=http://localhost:8080/hello?t=7", "X_MATCHED_ROUTE=/hello", "X_RAW_PATH_INFO=",

@@ -84,28 +84,11 @@ func searchPath() string {
 	return os.Getenv("BATON_TEST_PYTHON") + string(os.PathListSeparator) + os.Getenv("PATH")
 }
 
-// variables is an Environ for tests.
-type variables []string
-
-func (v variables) Sizes() (count, bytes int) {
-	for _, s := range v {
-		bytes += len(s) + 1
-	}
-	return len(v), bytes
-}
-
-func (v variables) AppendTo(dst []byte) []byte {
-	for _, s := range v {
-		dst = append(append(dst, s...), 0)
-	}
-	return dst
-}
-
 // call is one invocation with a query.
 func call(l runtime.Loaded, query, body string) (out, log string, result runtime.Result) {
 	var stdout, stderr bytes.Buffer
 	result = l.Invoke(&runtime.Invocation{
-		Body: []byte(body), Env: variables{"QUERY_STRING=" + query, "REQUEST_METHOD=GET", "HTTP_X_REQUEST_ID=id"}, Stdout: &stdout, Stderr: &stderr,
+		Body: []byte(body), Env: testenv.Variables{"QUERY_STRING=" + query, "REQUEST_METHOD=GET", "HTTP_X_REQUEST_ID=id"}, Stdout: &stdout, Stderr: &stderr,
 		Deadline: time.Now().Add(testenv.Patience()),
 	})
 	return stdout.String(), stderr.String(), result

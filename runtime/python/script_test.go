@@ -160,7 +160,7 @@ func TestScriptDeadline(t *testing.T) {
 			if out, _, result := call(l, "echo", "before"); out != "before" || result.Reason != runtime.OK {
 				t.Fatalf("%q, %+v", out, result)
 			}
-			result := l.Invoke(&runtime.Invocation{Env: variables{"QUERY_STRING=" + query}, Stdout: io.Discard, Deadline: time.Now().Add(400 * time.Millisecond)})
+			result := l.Invoke(&runtime.Invocation{Env: testenv.Variables{"QUERY_STRING=" + query}, Stdout: io.Discard, Deadline: time.Now().Add(400 * time.Millisecond)})
 			if result.Reason != runtime.Timeout {
 				t.Errorf("%s: %+v", query, result)
 			}
@@ -210,13 +210,13 @@ func (c *counted) Write(p []byte) (int, error) {
 func TestScriptOutput(t *testing.T) {
 	t.Parallel()
 	l := loadScript(t, runtime.Function{})
-	got := l.Invoke(&runtime.Invocation{Env: variables{"QUERY_STRING=large 1000000000"}, Stdout: &limited{10 << 20}, Deadline: time.Now().Add(testenv.Patience())})
+	got := l.Invoke(&runtime.Invocation{Env: testenv.Variables{"QUERY_STRING=large 1000000000"}, Stdout: &limited{10 << 20}, Deadline: time.Now().Add(testenv.Patience())})
 	if got.Reason != runtime.OutputLimit {
 		t.Errorf("above its limit: %+v", got)
 	}
 	// 1 GiB, through a pipe of 1 MiB.
 	var out counted
-	got = l.Invoke(&runtime.Invocation{Env: variables{"QUERY_STRING=large 16384"}, Stdout: &out, Deadline: time.Now().Add(10 * time.Minute)})
+	got = l.Invoke(&runtime.Invocation{Env: testenv.Variables{"QUERY_STRING=large 16384"}, Stdout: &out, Deadline: time.Now().Add(10 * time.Minute)})
 	if got.Reason != runtime.OK || out.n != 1<<30 {
 		t.Errorf("%d bytes, %+v", out.n, got)
 	}
@@ -229,7 +229,7 @@ func TestScriptStreamedBody(t *testing.T) {
 	for range 3 {
 		var out bytes.Buffer
 		result := l.Invoke(&runtime.Invocation{
-			Body: []byte(text[:1000]), More: strings.NewReader(text[1000:]), Env: variables{"QUERY_STRING=echo"}, Stdout: &out,
+			Body: []byte(text[:1000]), More: strings.NewReader(text[1000:]), Env: testenv.Variables{"QUERY_STRING=echo"}, Stdout: &out,
 			Deadline: time.Now().Add(testenv.Patience()),
 		})
 		if result.Reason != runtime.OK || out.String() != text {
@@ -237,7 +237,7 @@ func TestScriptStreamedBody(t *testing.T) {
 		}
 		// Who does not read does not wait.
 		if got := l.Invoke(&runtime.Invocation{
-			More: strings.NewReader(text), Env: variables{"QUERY_STRING=environ"}, Stdout: io.Discard, Deadline: time.Now().Add(testenv.Patience()),
+			More: strings.NewReader(text), Env: testenv.Variables{"QUERY_STRING=environ"}, Stdout: io.Discard, Deadline: time.Now().Add(testenv.Patience()),
 		}); got.Reason != runtime.OK {
 			t.Fatal(got)
 		}

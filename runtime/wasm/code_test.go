@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"baton/internal/sys"
+	"baton/internal/testenv"
 	"baton/runtime"
 	"baton/runtime/wasm/prepare"
 )
@@ -162,7 +163,7 @@ func TestNativeCodeStaysWhileItRuns(t *testing.T) {
 	running, ended := make(chan struct{}), make(chan runtime.Result, 1)
 	go func() {
 		promote := func() { close(running) } // past its slice, in the middle of its code
-		ended <- l.Invoke(&runtime.Invocation{Body: []byte("go"), Env: vars(nil), Stdout: io.Discard, Stderr: io.Discard, Cancel: &cancel, Promote: promote})
+		ended <- l.Invoke(&runtime.Invocation{Body: []byte("go"), Env: testenv.Variables(nil), Stdout: io.Discard, Stderr: io.Discard, Cancel: &cancel, Promote: promote})
 	}()
 	<-running
 	if err := l.Close(); err != nil {
@@ -381,7 +382,7 @@ func TestCodeOfAFunctionThatIsClosedWhileItLoads(t *testing.T) {
 		var call sync.WaitGroup
 		call.Go(func() {
 			promote := func() { close(began) } // it is about to load
-			l.Invoke(&runtime.Invocation{Env: vars(nil), Stdout: io.Discard, Stderr: io.Discard, Promote: promote})
+			l.Invoke(&runtime.Invocation{Env: testenv.Variables(nil), Stdout: io.Discard, Stderr: io.Discard, Promote: promote})
 		})
 		<-began
 		if err := l.Close(); err != nil {

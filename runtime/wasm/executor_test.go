@@ -10,25 +10,9 @@ import (
 	"testing"
 	"time"
 
+	"baton/internal/testenv"
 	"baton/runtime"
 )
-
-// vars is a runtime.Environ over a list.
-type vars []string
-
-func (v vars) Sizes() (count, size int) {
-	for _, kv := range v {
-		size += len(kv) + 1
-	}
-	return len(v), size
-}
-
-func (v vars) AppendTo(dst []byte) []byte {
-	for _, kv := range v {
-		dst = append(append(dst, kv...), 0)
-	}
-	return dst
-}
 
 // executor returns an Executor over the cache that all tests share, so that
 // each module is compiled once.
@@ -64,7 +48,7 @@ func load(tb testing.TB, e *Executor, f *runtime.Function) runtime.Loaded {
 // call invokes l once and returns what it wrote.
 func call(l runtime.Loaded, body string, env ...string) (string, runtime.Result) {
 	var out bytes.Buffer
-	res := l.Invoke(&runtime.Invocation{Body: []byte(body), Env: vars(env), Stdout: &out, Stderr: &out})
+	res := l.Invoke(&runtime.Invocation{Body: []byte(body), Env: testenv.Variables(env), Stdout: &out, Stderr: &out})
 	return out.String(), res
 }
 

@@ -7,13 +7,14 @@ import (
 	"testing"
 	"time"
 
+	"baton/internal/testenv"
 	"baton/runtime"
 )
 
 // request is what a benchmark's invocation carries: a small body and the
 // variables of a usual request.
-func requestEnv() vars {
-	return vars{"GATEWAY_INTERFACE=CGI/1.1", "SERVER_PROTOCOL=HTTP/1.1", "REQUEST_METHOD=POST", "PATH_INFO=/hello", "QUERY_STRING=a=b",
+func requestEnv() testenv.Variables {
+	return testenv.Variables{"GATEWAY_INTERFACE=CGI/1.1", "SERVER_PROTOCOL=HTTP/1.1", "REQUEST_METHOD=POST", "PATH_INFO=/hello", "QUERY_STRING=a=b",
 		"REMOTE_ADDR=127.0.0.1", "CONTENT_TYPE=application/json", "CONTENT_LENGTH=16", "HTTP_HOST=localhost:8080", "HTTP_USER_AGENT=curl/8", "HTTP_ACCEPT=*/*"}
 }
 
