@@ -7,6 +7,8 @@ import (
 	"net/http"
 	"strings"
 
+	"github.com/spf13/cobra"
+
 	"baton/control"
 	"baton/deploy"
 )
@@ -32,6 +34,20 @@ func (c *commands) client() (*control.Client, error) {
 		return nil, usageError{err}
 	}
 	return client, nil
+}
+
+// asks is a command's RunE that puts its questions to a running server, all of
+// them within askTimeout.
+func (c *commands) asks(run func(ctx context.Context, client *control.Client, args []string) error) func(*cobra.Command, []string) error {
+	return func(cmd *cobra.Command, args []string) error {
+		client, err := c.client()
+		if err != nil {
+			return err
+		}
+		ctx, cancel := context.WithTimeout(cmd.Context(), askTimeout)
+		defer cancel()
+		return run(ctx, client, args)
+	}
 }
 
 // here refuses what works on this machine's data directory only.

@@ -87,13 +87,7 @@ func (c *commands) getCommand() *cobra.Command {
   baton get hello --json | jq .descriptor`,
 		Args:              oneFunction(0),
 		ValidArgsFunction: c.completeFunction(false),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			client, err := c.client()
-			if err != nil {
-				return err
-			}
-			ctx, cancel := context.WithTimeout(cmd.Context(), askTimeout)
-			defer cancel()
+		RunE: c.asks(func(ctx context.Context, client *control.Client, args []string) error {
 			f, _, err := client.Function(ctx, args[0])
 			if err != nil {
 				return c.explain(err)
@@ -106,7 +100,7 @@ func (c *commands) getCommand() *cobra.Command {
 				base = ""
 			}
 			return c.printFunction(f, base)
-		},
+		}),
 	}
 	c.addJSON(cmd)
 	return cmd
@@ -169,13 +163,7 @@ that serves has a star.`,
   baton versions hello --json | jq '.[].version'`,
 		Args:              oneFunction(0),
 		ValidArgsFunction: c.completeFunction(false),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			client, err := c.client()
-			if err != nil {
-				return err
-			}
-			ctx, cancel := context.WithTimeout(cmd.Context(), askTimeout)
-			defer cancel()
+		RunE: c.asks(func(ctx context.Context, client *control.Client, args []string) error {
 			list, err := client.Versions(ctx, args[0])
 			if err != nil {
 				return c.explain(err)
@@ -193,7 +181,7 @@ that serves has a star.`,
 				rows = append(rows, []string{strconv.Itoa(v.Version), star, v.Created.Local().Format(time.DateTime), sizeText(v.Size), digest[:min(len(digest), 12)]})
 			}
 			return table(c.out, rows)
-		},
+		}),
 	}
 	c.addJSON(cmd)
 	return cmd

@@ -21,13 +21,7 @@ is refused is listed with its faults; what served before goes on serving.`,
 		Example: `  baton ls
   baton ls --json | jq '.[] | select(.state != "serving")'`,
 		Args: noArguments,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			ctx, cancel := context.WithTimeout(cmd.Context(), askTimeout)
-			defer cancel()
-			client, err := c.client()
-			if err != nil {
-				return err
-			}
+		RunE: c.asks(func(ctx context.Context, client *control.Client, _ []string) error {
 			functions, err := client.Functions(ctx)
 			if err != nil {
 				return c.explain(err)
@@ -36,7 +30,7 @@ is refused is listed with its faults; what served before goes on serving.`,
 				return printJSON(c.out, functions)
 			}
 			return c.printFunctions(functions)
-		},
+		}),
 	}
 	c.addJSON(cmd)
 	return cmd

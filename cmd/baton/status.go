@@ -22,13 +22,7 @@ Ends with 1 when no server runs.`,
 		Example: `  baton status
   baton status --json | jq '.workers[].score'`,
 		Args: noArguments,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			ctx, cancel := context.WithTimeout(cmd.Context(), askTimeout)
-			defer cancel()
-			client, err := c.client()
-			if err != nil {
-				return err
-			}
+		RunE: c.asks(func(ctx context.Context, client *control.Client, _ []string) error {
 			report, err := client.Status(ctx)
 			if err != nil {
 				return c.explain(err)
@@ -37,7 +31,7 @@ Ends with 1 when no server runs.`,
 				return printJSON(c.out, report)
 			}
 			return c.printStatus(report)
-		},
+		}),
 	}
 	c.addJSON(cmd)
 	return cmd

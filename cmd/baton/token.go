@@ -49,13 +49,7 @@ the data directory; with --server it is written to --token-file too.`,
 		Example: `  baton token rotate
   baton token rotate --server https://faas.example.org --token-file token`,
 		Args: noArguments,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			client, err := c.client()
-			if err != nil {
-				return err
-			}
-			ctx, cancel := context.WithTimeout(cmd.Context(), askTimeout)
-			defer cancel()
+		RunE: c.asks(func(ctx context.Context, client *control.Client, _ []string) error {
 			token, err := client.RotateToken(ctx)
 			if errors.Is(err, control.ErrNotRunning) && c.server == "" {
 				return fmt.Errorf("no server runs on %s, which would replace the token: delete %s and `baton init --demo=false --data %s` makes another (%w)",
@@ -77,7 +71,7 @@ the data directory; with --server it is written to --token-file too.`,
 			}
 			_, err = fmt.Fprintf(c.out, "the admin token was replaced; the new one is in %s\n", done.File)
 			return err
-		},
+		}),
 	}
 	c.addJSON(cmd)
 	return cmd
