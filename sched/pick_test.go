@@ -192,7 +192,7 @@ func TestPickAgreesWithPlain(t *testing.T) {
 	t.Parallel()
 	seed := rand.Uint64()
 	r := rand.New(rand.NewPCG(seed, 1))
-	for range 3000 {
+	for range 1000 {
 		loads := make([]Load, r.IntN(WorkersMax+1))
 		for i := range loads {
 			loads[i] = randomLoad(r)
