@@ -33,13 +33,8 @@ func MmapOverAt(b []byte, fd int, at int64) error {
 	if len(b) == 0 {
 		return nil
 	}
-	got, _, errno := unix.Syscall6(unix.SYS_MMAP, uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)),
-		unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_FIXED|unix.MAP_NORESERVE, uintptr(fd), uintptr(at))
-	if errno != 0 {
+	if errno := mapOver(b, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_NORESERVE, fd, at); errno != 0 {
 		return fmt.Errorf("map %d bytes over: %w", len(b), errno)
-	}
-	if got != uintptr(unsafe.Pointer(unsafe.SliceData(b))) {
-		panic("sys: mmap with MAP_FIXED moved")
 	}
 	return nil
 }
@@ -52,19 +47,21 @@ func MmapOverAt(b []byte, fd int, at int64) error {
 // Source: mmap(2). EPERM: the file lies where nothing may be executed (noexec).
 // When it fails nothing has changed.
 func MmapCodeOver(b []byte, fd int, at int64) error {
-	start := uintptr(unsafe.Pointer(unsafe.SliceData(b)))
-	if start%PageSize != 0 {
-		return syscall.EINVAL
-	}
-	got, _, errno := unix.Syscall6(unix.SYS_MMAP, start, uintptr(len(b)),
-		unix.PROT_READ|unix.PROT_EXEC, unix.MAP_PRIVATE|unix.MAP_FIXED, uintptr(fd), uintptr(at))
-	if errno != 0 {
+	if errno := mapOver(b, unix.PROT_READ|unix.PROT_EXEC, 0, fd, at); errno != 0 {
 		return fmt.Errorf("map %d bytes of code over: %w", len(b), errno)
 	}
-	if got != start {
+	return nil
+}
+
+// mapOver replaces the pages of b by a private mapping. EINVAL: b does not begin at a page.
+func mapOver(b []byte, prot, flags, fd int, at int64) syscall.Errno {
+	start := uintptr(unsafe.Pointer(unsafe.SliceData(b)))
+	got, _, errno := unix.Syscall6(unix.SYS_MMAP, start, uintptr(len(b)),
+		uintptr(prot), uintptr(unix.MAP_PRIVATE|unix.MAP_FIXED|flags), uintptr(fd), uintptr(at))
+	if errno == 0 && got != start {
 		panic("sys: mmap with MAP_FIXED moved")
 	}
-	return nil
+	return errno
 }
 
 // PopulateRead enters the pages of b into the page table as if they had been
@@ -87,17 +84,8 @@ func Retire(b []byte) error {
 	if len(b) == 0 {
 		return nil
 	}
-	start := uintptr(unsafe.Pointer(unsafe.SliceData(b)))
-	if start%PageSize != 0 {
-		return syscall.EINVAL
-	}
-	got, _, errno := unix.Syscall6(unix.SYS_MMAP, start, uintptr(len(b)),
-		unix.PROT_NONE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS|unix.MAP_NORESERVE|unix.MAP_FIXED, ^uintptr(0), 0)
-	if errno != 0 {
+	if errno := mapOver(b, unix.PROT_NONE, unix.MAP_ANONYMOUS|unix.MAP_NORESERVE, -1, 0); errno != 0 {
 		return fmt.Errorf("retire %d bytes: %w", len(b), errno)
-	}
-	if got != start {
-		panic("sys: mmap with MAP_FIXED moved")
 	}
 	return nil
 }
