@@ -204,19 +204,8 @@ func (s *serving) tcp(t *testing.T, text string) answer {
 // unix sends a request through the admin socket.
 func (s *serving) unix(t *testing.T, text string) answer {
 	t.Helper()
-	address, release, err := unixAddress(s.admin)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer release()
-	c, err := net.Dial("unix", address)
-	if err != nil {
-		t.Fatal(err)
-	}
+	c := s.dialAdmin(t)
 	defer c.Close()
-	if err := c.SetDeadline(time.Now().Add(20 * time.Second)); err != nil {
-		t.Fatal(err)
-	}
 	if _, err := io.WriteString(c, text); err != nil {
 		t.Fatal(err)
 	}

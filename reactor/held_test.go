@@ -50,13 +50,6 @@ func (p *pair) oneTurn(conns []*testenv.Conn, requests []string, last func()) {
 	}
 }
 
-// answerWith makes run the function called name, which runs on the loop.
-func (p *pair) answerWith(name string, run func(*runtime.Invocation) runtime.Result) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.fakes[name] = &fake{inline: true, run: run}
-}
-
 // connectTo opens a connection on which a function has answered, so that it is loaded.
 func (p *pair) connectTo(path string) *testenv.Conn {
 	p.t.Helper()
@@ -83,10 +76,10 @@ func TestAnswersOfATurnAreHeld(t *testing.T) {
 	t.Parallel()
 	seen := make(chan int, 1000) // running connections, at each invocation
 	p := newPairWith(t, pairOptions{handlers: map[string]string{"ANY:/quick": "quick"}})
-	p.answerWith("quick", func(inv *runtime.Invocation) runtime.Result {
+	p.become("quick", &fake{inline: true, run: func(inv *runtime.Invocation) runtime.Result {
 		seen <- p.running()
 		return echo(inv)
-	})
+	}})
 	const n = 2*heldMax + 3
 	conns, requests := make([]*testenv.Conn, n), make([]string, n)
 	for i := range conns {
@@ -116,10 +109,10 @@ func TestAnswersAreHeldForAShortWhile(t *testing.T) {
 	t.Parallel()
 	seen := make(chan int, 10)
 	p := newPairWith(t, pairOptions{handlers: map[string]string{"ANY:/quick": "quick"}})
-	p.answerWith("quick", func(inv *runtime.Invocation) runtime.Result {
+	p.become("quick", &fake{inline: true, run: func(inv *runtime.Invocation) runtime.Result {
 		seen <- p.running()
 		return echo(inv)
-	})
+	}})
 	if err := p.backs[0].back.ask(func() { p.backs[0].back.held.limit = 0 }); err != nil {
 		t.Fatal(err)
 	}
@@ -143,8 +136,8 @@ func TestHeldAnswersDoNotWaitForAPromotedFunction(t *testing.T) {
 	t.Parallel()
 	open, held, after := make(chan struct{}), make(chan int, 1), make(chan int, 1)
 	p := newPairWith(t, pairOptions{handlers: map[string]string{"ANY:/quick": "quick", "ANY:/long": "long"}})
-	p.answerWith("quick", echo)
-	p.answerWith("long", func(inv *runtime.Invocation) runtime.Result {
+	p.become("quick", &fake{inline: true, run: echo})
+	p.become("long", &fake{inline: true, run: func(inv *runtime.Invocation) runtime.Result {
 		if inv.Promote == nil {
 			return echo(inv) // the first time, when it is not loaded yet
 		}
@@ -153,7 +146,7 @@ func TestHeldAnswersDoNotWaitForAPromotedFunction(t *testing.T) {
 		after <- p.running() - 1
 		<-open
 		return echo(inv)
-	})
+	}})
 	conns := []*testenv.Conn{p.connectTo("/quick"), p.connectTo("/long")}
 	p.oneTurn(conns, []string{post("/quick", "[1]"), post("/long", "[2]")}, nil)
 	if n := <-held; n != 1 {

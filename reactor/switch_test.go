@@ -18,6 +18,13 @@ func says(text string) *fake {
 	}}
 }
 
+// become makes f what the function called name runs when it is loaded.
+func (p *pair) become(name string, f *fake) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.fakes[name] = f
+}
+
 // change sends a table to the worker in which key runs the fake called handler, and
 // returns the table, which the caller publishes when the worker has confirmed it.
 func (p *pair) change(from uint64, key, handler string, cell uint32) *route.Table {
@@ -72,9 +79,7 @@ func TestNewVersionIsLoadedBeforeTheSwitch(t *testing.T) {
 		loadFirst: 8, gates: map[string]chan struct{}{"new": gate}, handlers: map[string]string{key: "old"},
 		fakes: map[string]*fake{"old": says("old")},
 	})
-	p.mu.Lock()
-	p.fakes["new"] = says("new")
-	p.mu.Unlock()
+	p.become("new", says("new"))
 	cell := p.table.Load().Get(key).Cell
 	c := p.connect(t, true)
 	c.Send(t, get("/version"))
@@ -102,9 +107,7 @@ func TestNewRouteIsLoadedBeforeTheSwitch(t *testing.T) {
 	t.Parallel()
 	gate := make(chan struct{})
 	p := newPairWith(t, pairOptions{loadFirst: 32, gates: map[string]chan struct{}{"fresh": gate}, fakes: map[string]*fake{"x": says("x")}})
-	p.mu.Lock()
-	p.fakes["fresh"] = says("fresh")
-	p.mu.Unlock()
+	p.become("fresh", says("fresh"))
 	c := p.connect(t, true)
 	next := p.change(1, "ANY:/new", "fresh", 900)
 	c.Send(t, get("/new"))
@@ -130,9 +133,7 @@ func TestSwitchesThatWaitForNoLoad(t *testing.T) {
 		loadFirst: 32, gates: map[string]chan struct{}{"slow": gate, "again": again}, handlers: map[string]string{key: "old"},
 		fakes: map[string]*fake{"old": says("old")},
 	})
-	p.mu.Lock()
-	p.fakes["slow"] = says("slow")
-	p.mu.Unlock()
+	p.become("slow", says("slow"))
 	cell := p.table.Load().Get(key).Cell
 	next := p.change(1, key, "slow", cell)
 	testenv.Until(t, "the table with what nobody calls is confirmed", p.confirmed)
@@ -153,9 +154,7 @@ func TestSwitchesThatWaitForNoLoad(t *testing.T) {
 	want(t, c.Response(t), 503, "function_not_prepared")
 
 	// A second table while the first one loads: both are confirmed.
-	p.mu.Lock()
-	p.fakes["again"] = says("again")
-	p.mu.Unlock()
+	p.become("again", says("again"))
 	p.table.Store(p.change(4, "ANY:/again", "again", 902))
 	next = p.change(5, "ANY:/other", "old", 903)
 	testenv.Until(t, "the first of two tables is confirmed", p.confirmed)
@@ -171,9 +170,7 @@ func TestFunctionsBeyondTheBoundAreNotLoadedFirst(t *testing.T) {
 	t.Parallel()
 	gate := make(chan struct{})
 	p := newPairWith(t, pairOptions{gates: map[string]chan struct{}{"fresh": gate}})
-	p.mu.Lock()
-	p.fakes["fresh"] = says("fresh")
-	p.mu.Unlock()
+	p.become("fresh", says("fresh"))
 	p.table.Store(p.change(1, "ANY:/new", "fresh", 900))
 	testenv.Until(t, "the table is confirmed", p.confirmed)
 	close(gate)
@@ -186,9 +183,7 @@ func TestChangesBeyondTheBoundAreNotLookedAt(t *testing.T) {
 	for _, before := range []int{firstLooksMax - 1, firstLooksMax} {
 		gate := make(chan struct{})
 		p := newPairWith(t, pairOptions{loadFirst: 32, gates: map[string]chan struct{}{"fresh": gate}})
-		p.mu.Lock()
-		p.fakes["fresh"] = says("fresh")
-		p.mu.Unlock()
+		p.become("fresh", says("fresh"))
 		var changes []route.Change
 		for i := range before {
 			changes = append(changes, route.Change{Op: route.OpDelete, Row: route.Row{Key: fmt.Sprintf("ANY:/gone/%d", i)}})

@@ -110,16 +110,23 @@ func mappings(t *testing.T, path string) (n int) {
 	return n
 }
 
-func TestNativeCodeIsMappedFromItsFile(t *testing.T) {
-	t.Parallel()
-	dir := t.TempDir()
-	e := executorIn(t, dir)
-	module, err := os.ReadFile(buildC(t, "hello"))
+// preparedAlone prepares a module in a folder of its own, as others have the same one,
+// for an executor that it returns.
+func preparedAlone(t *testing.T, file string) (e *Executor, path string, s *stamp) {
+	t.Helper()
+	module, err := os.ReadFile(file)
 	if err != nil {
 		t.Fatal(err)
 	}
-	path, s := prepareIn(t, dir, module)
-	code := filepath.Join(dir, s.Code) // others have the same module, in folders of their own
+	e = executorIn(t, t.TempDir())
+	path, s = prepareIn(t, e.dir, module)
+	return e, path, s
+}
+
+func TestNativeCodeIsMappedFromItsFile(t *testing.T) {
+	t.Parallel()
+	e, path, s := preparedAlone(t, buildC(t, "hello"))
+	code := filepath.Join(e.dir, s.Code)
 	l, err := e.Load(t.Context(), &runtime.Function{Name: "mapped", Module: path})
 	if err != nil {
 		t.Fatal(err)
@@ -147,14 +154,8 @@ func TestNativeCodeIsMappedFromItsFile(t *testing.T) {
 // An invocation that runs when its function is closed has its code until it ends.
 func TestNativeCodeStaysWhileItRuns(t *testing.T) {
 	t.Parallel()
-	dir := t.TempDir()
-	e := executorIn(t, dir)
-	module, err := os.ReadFile(buildC(t, "busy", "-mbulk-memory"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	path, s := prepareIn(t, dir, module)
-	code := filepath.Join(dir, s.Code)
+	e, path, s := preparedAlone(t, buildC(t, "busy", "-mbulk-memory"))
+	code := filepath.Join(e.dir, s.Code)
 	l, err := e.Load(t.Context(), &runtime.Function{Name: "busy", Module: path, Handler: "loop", MemoryMB: 64, Timeout: time.Minute})
 	if err != nil {
 		t.Fatal(err)
@@ -185,14 +186,8 @@ func TestNativeCodeStaysWhileItRuns(t *testing.T) {
 // was loaded anew before.
 func TestNativeCodeGoesWithItsLastUser(t *testing.T) {
 	t.Parallel()
-	dir := t.TempDir()
-	e := executorIn(t, dir)
-	module, err := os.ReadFile(buildC(t, "hello"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	path, s := prepareIn(t, dir, module)
-	code := filepath.Join(dir, s.Code)
+	e, path, s := preparedAlone(t, buildC(t, "hello"))
+	code := filepath.Join(e.dir, s.Code)
 	open := func(memory int) runtime.Loaded {
 		t.Helper()
 		l, err := e.Load(t.Context(), &runtime.Function{Name: "shared", Module: path, MemoryMB: memory})
