@@ -112,6 +112,7 @@ func (p *pool) newInstance(f *runtime.Function, inv *runtime.Invocation) (in *in
 		if in.memory, err = newMemory(p.key.memory, p.executor.pagemap); err != nil {
 			return nil, err
 		}
+		in.memory.unguardable = p.root != nil // files are read by the kernel, straight into the memory
 		ctx = experimental.WithMemoryAllocator(ctx, experimental.MemoryAllocatorFunc(func(_, _ uint64) experimental.LinearMemory { return in.memory }))
 	}
 	in.module, err = p.executor.rt.InstantiateModule(ctx, p.compiled, p.config)

@@ -121,13 +121,11 @@ func (im *image) close() {
 
 // How put-back works (see restore).
 const (
-	// wholeMax: a memory up to this size is put back whole while its function is called all the
-	// time, which costs less than asking the kernel whether a page was written.
-	wholeMax = 128 << 10
-	// hotGap: an instance is hot when at most so many invocations of others lie between two of its own, so
-	// that its memory is still in the processor's cache. hotRuns in a row make it put back whole.
-	hotGap  = 8
-	hotRuns = 256
+	// calmFirst and calmMax bound how many invocations in a row write no page that was not dirty before
+	// the others are guarded: doubled each time the guard was broken.
+	calmFirst, calmMax = 32, 4096
+	// guardRanges is the most ranges of dirty pages that get a guard: each makes two mappings more.
+	guardRanges = 32
 	// dirtyFew: up to so many bytes of dirty pages are copied back for ever.
 	// More, and the list is begun anew from time to time.
 	dirtyFew = 256 << 10
@@ -158,7 +156,8 @@ const (
 // that the next one, which mostly writes the same pages, faults no more. See
 // RATIONALE.md, "How does put-back know what an invocation wrote?".
 //
-// A small memory that is used all the time is put back whole instead: then all of its pages are private.
+// When the same pages are written each time, the others are made read-only, with a guard that a write
+// to one of them breaks: while it holds, nobody has to ask the kernel.
 //
 // Invariant: outside of dirty, region[:image.size] reads as the image and the
 // rest as zeros, when no invocation is running.
@@ -174,9 +173,12 @@ type memory struct {
 	pagemap *sys.Pagemap
 	dirty   []sys.PageRange
 	bytes   int    // in dirty
-	faults  uint64 // the process's count at the last look: no page of ours became private since
-	hot     int    // uses in a row that came soon after the one before; see used
-	whole   bool   // all of the image is put back each time; dirty is of no use
+	faults  uint64 // the process's count at the last look: no page of ours became private since; zero: unknown
+
+	// The guard of what is not dirty.
+	guard          *sys.Guard // nil: there was no occasion, or none to be had
+	unguardable    bool       // the kernel writes to the memory
+	calm, patience int        // invocations in a row without a new dirty page; how many are wanted
 
 	// Renewal of dirty.
 	age, renew int
@@ -190,7 +192,7 @@ func newMemory(limit int, pagemap *sys.Pagemap) (*memory, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &memory{region: region, limit: limit, pagemap: pagemap, renew: renewFirst}, nil
+	return &memory{region: region, limit: limit, pagemap: pagemap, renew: renewFirst, patience: calmFirst}, nil
 }
 
 // Reallocate implements experimental.LinearMemory: nil above the limit.
@@ -206,6 +208,10 @@ func (m *memory) Reallocate(size uint64) []byte {
 
 // Free implements experimental.LinearMemory.
 func (m *memory) Free() {
+	if m.guard != nil {
+		m.guard.Close()
+		m.guard = nil
+	}
 	if m.region != nil {
 		_ = sys.Munmap(m.region)
 		m.region = nil
@@ -226,6 +232,9 @@ func (m *memory) adopt(im *image) error {
 	if im.size > m.limit {
 		return fmt.Errorf("image of %d bytes in a memory of %d", im.size, m.limit)
 	}
+	if err := m.open(); err != nil {
+		return err
+	}
 	if err := sys.Discard(m.region[:m.high]); err != nil {
 		return err
 	}
@@ -244,8 +253,8 @@ func (m *memory) begun() {
 	for _, r := range m.image.mapped {
 		sys.PopulateRead(m.region[r.Start:r.End])
 	}
-	m.dirty, m.bytes, m.whole = m.dirty[:0], 0, false
-	m.faults = 0 // unknown: the next restore looks
+	m.dirty, m.bytes, m.calm = m.dirty[:0], 0, 0
+	m.faults = 0 // the next restore looks
 }
 
 // begin says that an invocation begins; faults is a count of the process's
@@ -258,15 +267,34 @@ func (m *memory) begin(faults uint64) {
 }
 
 // looks reports whether restore needs to know the count of page faults.
-func (m *memory) looks() bool { return m.image != nil && !m.whole }
+func (m *memory) looks() bool { return m.image != nil && !m.guarded() }
 
-// used notes that so many invocations of others lie between this use and the one before.
-func (m *memory) used(gap uint64) {
-	if gap <= hotGap {
-		m.hot++
-	} else {
-		m.hot = 0
+// guarded reports whether nothing was written outside of the dirty pages, as the guard knows.
+func (m *memory) guarded() bool { return m.guard != nil && m.guard.Holds() }
+
+// protect guards what is not dirty, once the same pages were written often enough.
+func (m *memory) protect() {
+	if m.calm++; m.calm < m.patience || m.unguardable || len(m.dirty) > guardRanges || m.bytes > dirtyFew {
+		return
 	}
+	m.calm, m.patience = 0, min(2*m.patience, calmMax)
+	if m.guard == nil {
+		var err error
+		if m.guard, err = sys.NewGuard(m.region); err != nil {
+			return
+		}
+	}
+	if m.guard.Protect(m.dirty) == nil {
+		m.faults = 0 // when it is broken, the next restore looks
+	}
+}
+
+// open lets the kernel write to the memory, which does not break the guard but fails.
+func (m *memory) open() error {
+	if m.guard == nil {
+		return nil
+	}
+	return m.guard.Open()
 }
 
 // heavy reports whether restore may take longer than an event loop can wait. It looks
@@ -292,9 +320,13 @@ func (m *memory) look(faults uint64) (err error) {
 		return err
 	}
 	m.faults = faults
+	before := m.bytes
 	m.bytes = 0
 	for _, r := range m.dirty {
 		m.bytes += r.End - r.Start
+	}
+	if m.bytes != before {
+		m.calm = 0
 	}
 	return nil
 }
@@ -305,9 +337,6 @@ func (m *memory) look(faults uint64) (err error) {
 func (m *memory) restore(faults uint64) error {
 	if err := m.look(faults); err != nil {
 		return err
-	}
-	if m.whole || m.hot >= hotRuns && m.image.size <= wholeMax {
-		return m.restoreWhole()
 	}
 	copied := 0
 	for _, r := range m.dirty {
@@ -326,25 +355,17 @@ func (m *memory) restore(faults uint64) error {
 	if m.bytes > dirtyFew {
 		return m.renewal()
 	}
-	return nil
-}
-
-// restoreWhole puts back the whole image. A memory that grew, or is no longer used all the
-// time, goes back to keeping a list of dirty pages.
-func (m *memory) restoreWhole() error {
-	m.length = m.image.size
-	if m.high > m.length || m.hot == 0 {
-		m.hot = 0
-		return m.discard()
+	if !m.guarded() {
+		m.protect()
 	}
-	m.image.put(m.region[:m.length], 0)
-	m.whole = true
-	m.bytes = m.length
 	return nil
 }
 
 // discard makes the memory as adopt did.
 func (m *memory) discard() error {
+	if err := m.open(); err != nil {
+		return err
+	}
 	if err := sys.Discard(m.region[:m.high]); err != nil {
 		return err
 	}

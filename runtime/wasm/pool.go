@@ -214,11 +214,7 @@ func (p *pool) put(in *instance, reusable, onLoop bool) {
 		p.mu.Lock()
 		if !p.closed {
 			in.idle = time.Time{}
-			used := e.uses.Add(1)
-			if in.memory != nil {
-				in.memory.used(used - in.used)
-			}
-			in.used = used
+			in.used = e.uses.Add(1)
 			p.used.Store(in.used)
 			p.idle = append(p.idle, in)
 			kept := e.kept.Add(in.size())

@@ -8,8 +8,10 @@ import (
 	"errors"
 	"io"
 	goruntime "runtime"
+	"slices"
 	"time"
 
+	"baton/internal/sys"
 	"baton/runtime"
 	"baton/runtime/wasm/prepare"
 
@@ -300,8 +302,13 @@ func randomGet(in *instance, s []uint64) uint32 {
 		if !ok {
 			return errnoFault
 		}
-		if _, err := rand.Read(b); err != nil {
-			return errnoIO
+		for len(b) > 0 { // not at once: the kernel may write them, and memory may be guarded
+			n := min(len(b), sys.PageSize)
+			in.scratch = slices.Grow(in.scratch[:0], n)[:n]
+			if _, err := rand.Read(in.scratch); err != nil {
+				return errnoIO
+			}
+			b = b[copy(b, in.scratch):]
 		}
 		if at, n = at+piece, n-piece; n > 0 {
 			in.check()
@@ -364,6 +371,9 @@ func (in *instance) read(b []byte) (n int, full bool) {
 		return 0, false
 	}
 	in.check()
+	if err := in.memory.open(); err != nil { // More may have the kernel write to b
+		in.end(runtime.Result{Reason: runtime.Unavailable, Detail: err.Error()})
+	}
 	for range 100 {
 		n, err := in.inv.More.Read(b)
 		if errors.Is(err, io.EOF) {
