@@ -25,8 +25,8 @@ import (
 // returns their paths: the i-th greets with variantName(i) instead of "hello".
 //
 // A constant is data, so the native code is that of the first, which is the one
-// that is compiled; each of the others gets a file of it.
-func variants(tb testing.TB, path, dir string, n int) []string {
+// that is compiled; each of the others gets a copy of it, or the same file if they share.
+func variants(tb testing.TB, path, dir string, n int, share bool) []string {
 	tb.Helper()
 	base, err := os.ReadFile(path)
 	if err != nil {
@@ -37,6 +37,10 @@ func variants(tb testing.TB, path, dir string, n int) []string {
 		tb.Fatal(err)
 	}
 	first, err := readStamp(dir, report.Module)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	code, err := os.ReadFile(filepath.Join(dir, first.Code))
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -63,10 +67,13 @@ func variants(tb testing.TB, path, dir string, n int) []string {
 			tb.Fatal(err)
 		}
 		file := filepath.Join(dir, fmt.Sprint("variant", i, ".wasm"))
-		if err := os.Link(filepath.Join(dir, first.Code), filepath.Join(dir, s.Code)); err != nil {
+		files := map[string][]byte{file: module, filepath.Join(dir, s.Prepared): skeleton, stampPath(dir, s.Module): text}
+		if !share {
+			files[filepath.Join(dir, s.Code)] = code
+		} else if err := os.Link(filepath.Join(dir, first.Code), filepath.Join(dir, s.Code)); err != nil {
 			tb.Fatal(err)
 		}
-		for name, content := range map[string][]byte{file: module, filepath.Join(dir, s.Prepared): skeleton, stampPath(dir, s.Module): text} {
+		for name, content := range files {
 			if err := os.WriteFile(name, content, 0o600); err != nil {
 				tb.Fatal(err)
 			}
@@ -101,7 +108,7 @@ func private(tb testing.TB) int64 {
 	return 0
 }
 
-// crowd is many functions on one executor.
+// crowd is many functions on one executor, each of which greets with its name.
 type crowd struct {
 	functions []runtime.Loaded
 	out       bytes.Buffer
@@ -109,12 +116,12 @@ type crowd struct {
 	random    *rand.Rand
 }
 
-func newCrowd(tb testing.TB, e *Executor, paths []string) *crowd {
+func newCrowd(tb testing.TB, e *Executor, functions []*runtime.Function) *crowd {
 	tb.Helper()
 	c := &crowd{random: rand.New(rand.NewPCG(1, 2))}
 	c.inv = runtime.Invocation{Body: []byte("a body of bytes\n"), Env: requestEnv(), Stdout: &c.out}
-	for i, path := range paths {
-		l, err := e.Load(context.Background(), &runtime.Function{Name: variantName(i), Module: path})
+	for _, f := range functions {
+		l, err := e.Load(context.Background(), f)
 		if err != nil {
 			tb.Fatal(err)
 		}
@@ -134,33 +141,51 @@ func (c *crowd) close(tb testing.TB) {
 // call calls the i-th function.
 func (c *crowd) call(tb testing.TB, i int) {
 	c.out.Reset()
-	if res := c.functions[i].Invoke(&c.inv); res.Reason != runtime.OK || !bytes.HasPrefix(c.out.Bytes(), []byte(variantName(i))) {
+	l := c.functions[i].(*loaded)
+	if res := l.Invoke(&c.inv); res.Reason != runtime.OK || !bytes.HasPrefix(c.out.Bytes(), []byte(l.f.Name)) {
 		tb.Fatalf("function %d: %+v %q", i, res, c.out.Bytes())
 	}
 }
 
 // BenchmarkMany: many different modules on one worker, hit uniformly, beside one of
-// them hit alone, in turns.
+// them hit alone, in turns. Where the time goes: the same modules, but their native code is one
+// file and so in the same memory, at as many addresses; and one module at one
+// address, in as many instances.
 func BenchmarkMany(b *testing.B) {
 	cases := []struct {
 		name   string
 		module string
 		n      int
+		share  bool // the native code's memory
+		same   bool // one module
 	}{
-		{"c-1000", buildC(b, "hello"), 1000},
-		{"go-100", buildGo(b, "testdata/gohello", true), 100},
+		{"c-100", buildC(b, "hello"), 100, false, false},
+		{"c-1000", buildC(b, "hello"), 1000, false, false},
+		{"c-1000-shared", buildC(b, "hello"), 1000, true, false},
+		{"c-1000-same", buildC(b, "hello"), 1000, true, true},
+		{"go-100", buildGo(b, "testdata/gohello", true), 100, false, false},
 	}
 	for _, c := range cases {
 		b.Run(c.name, func(b *testing.B) {
 			dir := b.TempDir()
-			paths := variants(b, c.module, dir, c.n)
+			var functions []*runtime.Function
+			if c.same {
+				path := variants(b, c.module, dir, 1, false)[0]
+				for i := range c.n { // instances are shared by functions with the same memory
+					functions = append(functions, &runtime.Function{Name: variantName(0), Module: path, MemoryMB: 2 + i})
+				}
+			} else {
+				for i, path := range variants(b, c.module, dir, c.n, c.share) {
+					functions = append(functions, &runtime.Function{Name: variantName(i), Module: path})
+				}
+			}
 			e, err := New(Options{CacheDir: dir, CodeMax: 1 << 40})
 			if err != nil {
 				b.Fatal(err)
 			}
 			before := private(b)
 			start := time.Now()
-			all := newCrowd(b, e, paths)
+			all := newCrowd(b, e, functions)
 			loading := time.Since(start)
 			for range 3 {
 				for i := range c.n {
