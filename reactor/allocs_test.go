@@ -39,8 +39,16 @@ func (c *rawClient) connect() {
 
 // do sends a request and reads until the answer ends with tail.
 func (c *rawClient) do(request, tail []byte) {
-	if n, errno := sys.Write(c.fd, request); errno != 0 || n != len(request) {
-		c.t.Fatal(n, errno)
+	for sent := 0; sent < len(request); {
+		n, errno := sys.Write(c.fd, request[sent:])
+		if errno == syscall.EAGAIN {
+			if _, err := sys.Poll(c.fd, sys.PollOut, 10*time.Second); err != nil {
+				c.t.Fatal(err)
+			}
+		} else if errno != 0 {
+			c.t.Fatal(errno)
+		}
+		sent += max(n, 0)
 	}
 	for have := 0; ; {
 		if _, err := sys.Poll(c.fd, sys.PollIn, 10*time.Second); err != nil {
@@ -116,6 +124,59 @@ func TestAllocs(t *testing.T) {
 			}
 			if n := testing.AllocsPerRun(500, once); n != 0 {
 				t.Errorf("%v allocations per connection", n)
+			}
+		})
+	}
+}
+
+// Large bodies and answers go through buffers that were there before.
+func TestLargeBodiesAndAnswersAllocateLittle(t *testing.T) {
+	piece := make([]byte, 16<<10)
+	large := []byte(`["` + strings.Repeat("x", 100<<10) + `"]`)
+	p := newPairWith(t, pairOptions{maxBody: 64 << 20, fakes: map[string]*fake{
+		"large": {inline: true, run: func(inv *runtime.Invocation) runtime.Result {
+			_, _ = inv.Stdout.Write(large)
+			return runtime.Result{}
+		}},
+		"large-beside": {run: func(inv *runtime.Invocation) runtime.Result {
+			_, _ = inv.Stdout.Write(large[:60<<10])
+			_, _ = inv.Stdout.Write(large[60<<10:])
+			return runtime.Result{}
+		}},
+		"count": {run: func(inv *runtime.Invocation) runtime.Result {
+			for {
+				if _, err := inv.More.Read(piece); err != nil {
+					break
+				}
+			}
+			_, _ = inv.Stdout.Write(cgiAnswer)
+			return runtime.Result{}
+		}},
+	}})
+	client := &rawClient{t: t, in: make([]byte, 1<<20)}
+	client.addr = syscall.SockaddrInet4{Port: int(p.front.Addr().Port()), Addr: [4]byte{127, 0, 0, 1}}
+	for _, test := range []struct {
+		name, request, tail string
+	}{
+		{"an answer", get("/large"), `"]`},
+		{"an answer in pieces, beside the loop", get("/large-beside"), `"]`},
+		{"a body", post("/count", string(bytes.Repeat(large, 5))), "\r\n\r\nbody"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			request, tail := []byte(test.request), []byte(test.tail)
+			client.connect()
+			defer sys.CloseRaw(client.fd)
+			var before, after goruntime.MemStats
+			const warm, requests = 20, 200
+			for i := range warm + requests {
+				if i == warm {
+					goruntime.ReadMemStats(&before)
+				}
+				client.do(request, tail)
+			}
+			goruntime.ReadMemStats(&after)
+			if n := (after.TotalAlloc - before.TotalAlloc) / requests; n > 8<<10 {
+				t.Errorf("%d bytes a request", n)
 			}
 		})
 	}

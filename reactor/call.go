@@ -66,6 +66,12 @@ func (l *loop) takeCall() *call {
 
 // putCall makes the struct of a call that is over reusable.
 func (l *loop) putCall(k *call) {
+	k.run.out.release(&l.storage)
+	if !k.run.flowNew {
+		k.run.flow.release(&l.storage)
+	}
+	l.storage.give(k.run.spare)
+	k.run.spare = nil
 	if l.callCount >= callsFreeMax {
 		return
 	}

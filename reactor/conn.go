@@ -397,6 +397,8 @@ func (l *loop) keep(c *conn, b []byte) {
 func (l *loop) drop(c *conn) {
 	if cap(c.in) == keepBytes && len(l.buffers) < buffersFreeMax {
 		l.buffers = append(l.buffers, c.in[:0])
+	} else {
+		l.storage.give(c.in)
 	}
 	c.in, c.used = nil, 0
 }
@@ -420,7 +422,7 @@ func (l *loop) write(c *conn, p, rest []byte) step {
 	if n == len(p) {
 		return l.answered(c)
 	}
-	c.out = append(c.out[:0], p[n:]...)
+	c.out = append(l.storage.grow(c.out[:0], len(p)-n), p[n:]...)
 	c.sent = 0
 	c.used = 0
 	if len(rest) > 0 {
@@ -451,6 +453,7 @@ func (l *loop) flush(c *conn) error {
 		}
 		c.sent += n
 	}
+	l.storage.give(c.out)
 	c.out, c.sent = nil, 0
 	c.writing = pace{}
 	if l.answered(c) != stepNext {
@@ -530,6 +533,7 @@ func (l *loop) linger(c *conn) {
 	}
 	c.phase = phaseLinger
 	l.drop(c)
+	l.storage.give(c.out)
 	c.out = nil
 	c.discarded = 0
 	c.lingerEnd = l.now + lingerTimes*int64(l.timer.Linger)
@@ -593,6 +597,7 @@ func (l *loop) newConn(fd int, peer sys.Peer) *conn {
 func (l *loop) release(c *conn) {
 	c.phase = phaseGone
 	l.drop(c)
+	l.storage.give(c.out)
 	c.out, c.call = nil, nil
 	if l.freeCount < connsFreeMax {
 		c.nextFree = l.free

@@ -64,10 +64,16 @@ func (f *flow) reset(b *Back, k *call) {
 	f.back, f.call = b, k
 	f.moved.L = &f.mu
 	f.body, f.bodyAt, f.bodyEnd, f.bodyFull = f.body[:0], 0, false, false
-	if cap(f.body) > outputKeepMax {
-		f.body = nil
-	}
 	f.out, f.outTotal, f.streaming, f.ended = nil, 0, false, nil
+	f.mu.Unlock()
+}
+
+// release gives the loop's storage back. The function has ended.
+func (f *flow) release(s *storage) {
+	f.mu.Lock()
+	s.give(f.body)
+	s.give(f.out)
+	f.body, f.out = nil, nil
 	f.mu.Unlock()
 }
 
@@ -102,7 +108,7 @@ func (f *flow) Read(p []byte) (int, error) {
 // put is the loop's side of Read: it appends p, for which room has said yes.
 func (f *flow) put(p []byte) {
 	f.mu.Lock()
-	f.body = append(f.body, p...)
+	f.body = append(f.back.storage.grow(f.body, len(p)), p...)
 	f.moved.Broadcast()
 	f.mu.Unlock()
 }
@@ -173,7 +179,7 @@ func (f *flow) writeHeld(p []byte) (int, error) {
 			return written, runtime.ErrOutputLimit
 		}
 		n := min(len(p), flowBytesMax-len(f.out))
-		f.out = append(f.out, p[:n]...)
+		f.out = append(f.back.storage.grow(f.out, n), p[:n]...)
 		f.outTotal += int64(n)
 		written += n
 		p = p[n:]

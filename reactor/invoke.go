@@ -19,9 +19,6 @@ const (
 	// put right before it and both go out with one write(2).
 	headRoom = 768
 
-	// outputKeepMax is the largest response buffer that is kept for reuse.
-	outputKeepMax = 64 << 10
-
 	// scratchesFreeMax bounds the scratches kept for promotions.
 	scratchesFreeMax = 4
 
@@ -80,6 +77,7 @@ func (r *run) cancel() {
 // until the function has ended.
 type output struct {
 	buf     []byte
+	small   []byte // that buf was, before it came from the loop's storage
 	call    *call
 	streams bool
 }
@@ -89,11 +87,25 @@ func (o *output) Write(p []byte) (int, error) {
 	if o.streams {
 		return o.call.run.flow.write(p)
 	}
-	if len(o.buf)+len(p) <= headRoom+streamBytesMin {
-		o.buf = append(o.buf, p...)
-		return len(p), nil
+	if len(o.buf)+len(p) > headRoom+streamBytesMin {
+		return o.writeLarge(p)
 	}
-	return o.writeLarge(p)
+	o.append(p)
+	return len(p), nil
+}
+
+// append keeps the first buffer, which is small and the call's own, aside as soon as it needs a large one.
+func (o *output) append(p []byte) {
+	s := &o.call.loop.storage
+	switch need := len(o.buf) + len(p); {
+	case need <= cap(o.buf) || need <= storageMin:
+	case o.small == nil:
+		o.small = o.buf
+		o.buf = append(s.take(need), o.small...)
+	default:
+		o.buf = s.grow(o.buf, len(p))
+	}
+	o.buf = append(o.buf, p...)
 }
 
 // writeLarge begins to stream. On the loop's goroutine it waits for nobody: the
@@ -106,17 +118,24 @@ func (o *output) writeLarge(p []byte) (int, error) {
 	}
 	o.streams = true
 	gathered := o.buf[headRoom:]
-	o.buf = nil
+	o.buf, o.small = o.small, nil
 	return o.call.run.flow.stream(gathered, p)
 }
 
 func (o *output) reset(k *call) {
 	o.call, o.streams = k, false
-	if cap(o.buf) == 0 || cap(o.buf) > outputKeepMax {
+	if cap(o.buf) == 0 {
 		o.buf = make([]byte, headRoom, headRoom+2048)
-		return
 	}
 	o.buf = o.buf[:headRoom]
+}
+
+// release gives storage of the loop back. The answer is over.
+func (o *output) release(s *storage) {
+	if o.small != nil {
+		s.give(o.buf)
+		o.buf, o.small = o.small, nil
+	}
 }
 
 func (o *output) body() []byte { return o.buf[headRoom:] }
@@ -568,7 +587,8 @@ func (b *Back) finishOne(k *call) {
 	c.phase = phaseHead
 	if p, ok := k.run.flow.untake(); ok {
 		// It ended before the loop came to send anything.
-		k.run.out.buf = append(make([]byte, headRoom, headRoom+len(p)), p...)
+		k.run.out.reset(k)
+		k.run.out.append(p)
 	}
 	b.closeBody(c)
 	s := b.respond(c, k, c.in[c.used:])

@@ -89,6 +89,7 @@ type loop struct {
 	connsOpen int
 	muted     int // connections watched edge-triggered
 	held      held
+	storage   storage
 	later     []*conn  // have requests here that wait for the next turn; the first to wait first
 	buffers   [][]byte // for unread bytes, of keepBytes each, for reuse
 	free      *conn    // structs for reuse

@@ -39,7 +39,7 @@ func (b *Back) launchStream(c *conn, k *call, p []byte, n int) (int, step) {
 	}
 	b.hold(k)
 	b.call = b.takeCall()
-	c.in = append(make([]byte, 0, len(p)), p...)
+	c.in = append(b.storage.take(len(p)), p...)
 	c.used = len(p)
 	k.reparse(c.in[:n])
 	k.run.headLen = n
@@ -296,7 +296,7 @@ func (b *Back) frame(c *conn, f *framing, p []byte, escape bool) {
 		c.out = strconv.AppendInt(c.out, int64(len(p)), 16)
 		c.out = append(c.out, "\r\n"...)
 	}
-	c.out = append(c.out, p...)
+	c.out = append(b.storage.grow(c.out, len(p)+len("\r\n")), p...)
 	if f.chunked {
 		c.out = append(c.out, "\r\n"...)
 	}
@@ -392,6 +392,7 @@ func (b *Back) rest(c *conn, k *call) {
 // endStream goes on behind an answer that was sent whole.
 func (b *Back) endStream(c *conn, k *call) step {
 	c.call = nil
+	b.storage.give(c.out)
 	c.out = nil
 	c.writing = pace{}
 	c.phase = phaseHead
