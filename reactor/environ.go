@@ -65,13 +65,13 @@ func (e *environ) build() {
 	e.addBytes("PATH_INFO", info)
 	e.addBytes("QUERY_STRING", r.Query)
 	e.open("REMOTE_ADDR")
+	at := len(e.text)
 	e.text = k.conn.peer.AppendIP(e.text)
+	ip := e.text[at:]
 	e.close()
-	e.open("REMOTE_HOST")
-	e.text = k.conn.peer.AppendIP(e.text)
-	e.close()
+	e.addBytes("REMOTE_HOST", ip)
 	e.open("X_CLIENT_ADDR")
-	e.text = k.conn.peer.AppendTo(e.text)
+	e.text = k.conn.peer.AppendPort(e.text, ip)
 	e.close()
 	if e.body > 0 || r.ContentLength >= 0 {
 		e.open("CONTENT_LENGTH")

@@ -31,11 +31,18 @@ func (p Peer) AppendIP(dst []byte) []byte { return p.ip().AppendTo(dst) }
 // AppendTo appends address and port ("192.0.2.1:80", "[2001:db8::1]:80"). It
 // allocates only when dst is too small.
 func (p Peer) AppendTo(dst []byte) []byte {
+	var ip [len("ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff")]byte
+	return p.AppendPort(dst, p.AppendIP(ip[:0]))
+}
+
+// AppendPort is AppendTo for a caller that has what AppendIP appends.
+func (p Peer) AppendPort(dst, ip []byte) []byte {
 	if p.V4 {
-		return strconv.AppendUint(append(p.AppendIP(dst), ':'), uint64(p.Port), 10)
+		dst = append(append(dst, ip...), ':')
+	} else {
+		dst = append(append(append(dst, '['), ip...), ']', ':')
 	}
-	dst = p.AppendIP(append(dst, '['))
-	return strconv.AppendUint(append(dst, ']', ':'), uint64(p.Port), 10)
+	return strconv.AppendUint(dst, uint64(p.Port), 10)
 }
 
 func (p Peer) ip() netip.Addr {

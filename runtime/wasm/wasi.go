@@ -200,20 +200,20 @@ func argsGet(in *instance, s []uint64) uint32 {
 		in.scratch = append(append(in.scratch, h...), 0)
 		count = 2
 	}
-	return in.putStrings(s[0], s[1], in.scratch, count)
-}
-
-// putStrings writes NUL-terminated strings and where each of them begins.
-func (in *instance) putStrings(offsets, at uint64, text []byte, count int) uint32 {
-	dst, ok := in.view(at, uint64(len(text)))
+	dst, ok := in.view(s[1], uint64(len(in.scratch)))
 	if !ok {
 		return errnoFault
 	}
+	copy(dst, in.scratch)
+	return in.putStarts(s[0], s[1], dst, count)
+}
+
+// putStarts writes where each of the NUL-terminated strings in text begins, which lies at the offset at.
+func (in *instance) putStarts(offsets, at uint64, text []byte, count int) uint32 {
 	table, ok := in.view(offsets, uint64(count)*4)
 	if !ok {
 		return errnoFault
 	}
-	copy(dst, text)
 	for start := 0; len(table) > 0; table = table[4:] {
 		binary.LittleEndian.PutUint32(table, uint32(at)+uint32(start))
 		// Only a text with fewer ends than count has none here; its last strings are empty.
@@ -222,8 +222,8 @@ func (in *instance) putStrings(offsets, at uint64, text []byte, count int) uint3
 	return errnoSuccess
 }
 
-func environSizesGet(in *instance, s []uint64) uint32 {
-	count, size := 0, 0
+// environSizes returns how many variables there are, and their bytes with a NUL behind each.
+func (in *instance) environSizes() (count, size int) {
 	for _, kv := range in.function.Env {
 		count++
 		size += len(kv) + 1
@@ -236,6 +236,11 @@ func environSizesGet(in *instance, s []uint64) uint32 {
 		c, n := in.inv.Env.Sizes()
 		count, size = count+c, size+n
 	}
+	return count, size
+}
+
+func environSizesGet(in *instance, s []uint64) uint32 {
+	count, size := in.environSizes()
 	if e := in.put32(s[0], uint32(count)); e != errnoSuccess {
 		return e
 	}
@@ -243,23 +248,25 @@ func environSizesGet(in *instance, s []uint64) uint32 {
 }
 
 func environGet(in *instance, s []uint64) uint32 {
-	text := in.scratch[:0]
-	count := 0
+	count, size := in.environSizes()
+	dst, ok := in.view(s[1], uint64(size))
+	if !ok {
+		return errnoFault
+	}
+	text := dst[:0] // which has room for all
 	for _, kv := range in.function.Env {
 		text = append(append(text, kv...), 0)
-		count++
 	}
 	if h := in.function.Handler; h != "" {
 		text = append(append(append(text, "_HANDLER="...), h...), 0)
-		count++
 	}
 	if in.inv.Env != nil {
-		c, _ := in.inv.Env.Sizes()
-		count += c
 		text = in.inv.Env.AppendTo(text)
 	}
-	in.scratch = text
-	return in.putStrings(s[0], s[1], text, count)
+	if len(text) != size {
+		return errnoIO // the variables are not those whose sizes were asked for
+	}
+	return in.putStarts(s[0], s[1], dst, count)
 }
 
 // Clocks of WASI preview 1 that exist here.
