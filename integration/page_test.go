@@ -55,7 +55,7 @@ func (p tab) form(runtime, name, code string) {
 	p.t.Helper()
 	p.at("#/")
 	p.at("#/deploy")
-	p.click("#runtimes input[value=" + runtime + "] + span")
+	p.click("#runtimes label:has(input[value=" + runtime + "])")
 	p.until("document.getElementById('editor').value !== '' && document.querySelector('#runtimes input[value=" + runtime + "]').checked")
 	p.must(p.Fill("#d-name", name))
 	p.must(p.Fill("#d-path", "/page/"+name))

@@ -145,34 +145,103 @@ func (t *Tab) Eval(expression string, to any) error {
 	return nil
 }
 
-// Until waits until an expression is true, at most bound.
-func (t *Tab) Until(bound time.Duration, expression string) error {
+// until asks until it is told yes or an end, at most bound, and returns the last
+// reason why not.
+func (t *Tab) until(bound time.Duration, ask func() (yes bool, why error)) error {
 	deadline := time.NewTimer(bound)
 	defer deadline.Stop()
 	tick := time.NewTicker(askInterval)
 	defer tick.Stop()
 	for {
-		var yes bool
-		err := t.Eval("Boolean("+expression+")", &yes)
-		if err == nil && yes {
+		yes, why := ask()
+		if yes {
 			return nil
 		}
 		select {
 		case <-tick.C:
 		case <-deadline.C:
-			var text string
-			_ = t.Eval("document.querySelector('main') ? document.querySelector('main').innerText : document.body.innerText", &text)
-			return errors.Join(fmt.Errorf("after %v still waiting until %s; the page shows:\n%s", bound, expression, text), err)
+			return errors.Join(fmt.Errorf("after %v", bound), why)
 		case <-t.ctx.Done():
-			return errors.Join(t.ctx.Err(), err)
+			return errors.Join(t.ctx.Err(), why)
 		}
 	}
 }
 
-// Click clicks the element that a selector names, as a mouse does: it must be
-// visible, and is scrolled to.
+// Until waits until an expression is true, at most bound.
+func (t *Tab) Until(bound time.Duration, expression string) error {
+	err := t.until(bound, func() (yes bool, why error) {
+		why = t.Eval("Boolean("+expression+")", &yes)
+		return yes && why == nil, why
+	})
+	if err == nil {
+		return nil
+	}
+	var text string
+	_ = t.Eval("document.querySelector('main') ? document.querySelector('main').innerText : document.body.innerText", &text)
+	return fmt.Errorf("still waiting until %s: %w; the page shows:\n%s", expression, err, text)
+}
+
+// usable says what keeps a person from using the element e; empty: nothing.
+const usable = `(e => !e ? "is not there" : !e.checkVisibility({visibilityProperty: true}) ? "is not visible" : e.matches(":disabled") ? "is disabled" : e.closest("[inert]") ? "is inert" : "")`
+
+// aim looks where a mouse would click the element e: in the window, at a place
+// that stays the same for two frames and that nothing covers. From then on
+// window.batonClick says what the next click meets: "" is the element itself.
+const aim = `(async e => {
+	let why = ` + usable + `(e);
+	if (why) return {why};
+	e.scrollIntoViewIfNeeded();
+	const frame = () => new Promise(requestAnimationFrame);
+	const place = () => { const r = e.getBoundingClientRect(); return {x: r.left + r.width / 2, y: r.top + r.height / 2}; };
+	const named = e => e ? e.tagName.toLowerCase() + (e.id && "#" + e.id) : "nothing";
+	const before = place();
+	await frame();
+	await frame();
+	const {x, y} = place();
+	if (x !== before.x || y !== before.y) return {why: "moves"};
+	const top = document.elementFromPoint(x, y);
+	if (!e.contains(top)) return {why: "is covered by " + named(top)};
+	window.batonClick = null;
+	window.batonClickOff?.abort();
+	window.batonClickOff = new AbortController();
+	addEventListener("click", event => { window.batonClick ??= e.contains(event.target) ? "" : named(event.target); }, {capture: true, signal: window.batonClickOff.signal});
+	return {x, y, why};
+})`
+
+// Click clicks the element that a selector names, as a mouse does, as soon as a
+// person could: it is visible, enabled, at rest and not covered. A click that
+// the page did not see on that element is an error, not a wait for its effect.
 func (t *Tab) Click(selector string) error {
-	if err := t.do(chromedp.Click(chromedp.CSS(selector), chromedp.NodeVisible)); err != nil {
+	name, err := json.Marshal(selector)
+	if err != nil {
+		return err
+	}
+	var at struct {
+		X, Y float64
+		Why  string
+	}
+	err = t.until(actionTimeout, func() (bool, error) {
+		at.Why = ""
+		if err := t.Eval(aim+"(document.querySelector("+string(name)+"))", &at); err != nil {
+			return false, err
+		}
+		return at.Why == "", errors.New("it " + at.Why)
+	})
+	if err != nil {
+		return fmt.Errorf("click %s: %w", selector, err)
+	}
+	if err := t.do(chromedp.MouseClickXY(at.X, at.Y)); err != nil {
+		return fmt.Errorf("click %s: %w", selector, err)
+	}
+	var met *string
+	err = t.until(actionTimeout, func() (bool, error) {
+		err := t.Eval("window.batonClick", &met)
+		return met != nil && err == nil, errors.Join(err, errors.New("the page saw no click"))
+	})
+	if err == nil && *met != "" {
+		err = fmt.Errorf("it met %s", *met)
+	}
+	if err != nil {
 		return fmt.Errorf("click %s: %w", selector, err)
 	}
 	return nil
@@ -194,7 +263,8 @@ func (t *Tab) Press(keys string) error {
 	return nil
 }
 
-// Fill replaces the text of an input, as typing would: the page hears of it.
+// Fill replaces the text of an input, as typing would, as soon as a person could:
+// the page hears of it.
 func (t *Tab) Fill(selector, text string) error {
 	quoted, err := json.Marshal(text)
 	if err != nil {
@@ -204,7 +274,39 @@ func (t *Tab) Fill(selector, text string) error {
 	if err != nil {
 		return err
 	}
-	return t.Eval("(e => { e.value = "+string(quoted)+"; e.dispatchEvent(new Event('input', {bubbles: true})); e.dispatchEvent(new Event('change', {bubbles: true})); return true })(document.querySelector("+string(name)+"))", nil)
+	fill := `(e => {
+		const why = ` + usable + `(e);
+		if (why) return why;
+		e.value = ` + string(quoted) + `;
+		for (const kind of ["input", "change"]) e.dispatchEvent(new Event(kind, {bubbles: true}));
+		return "";
+	})(document.querySelector(` + string(name) + `))`
+	err = t.until(actionTimeout, func() (bool, error) {
+		var why string
+		if err := t.Eval(fill, &why); err != nil {
+			return false, err
+		}
+		return why == "", errors.New("it " + why)
+	})
+	if err != nil {
+		return fmt.Errorf("fill %s: %w", selector, err)
+	}
+	return nil
+}
+
+// At goes to another view of the page, by the part of the address behind #, and
+// waits until the page has heard of it.
+func (t *Tab) At(hash string) error {
+	name, err := json.Marshal(hash)
+	if err != nil {
+		return err
+	}
+	return t.Eval(`(async hash => {
+		if (location.hash === hash) return;
+		const heard = new Promise(done => addEventListener("hashchange", done, {once: true}));
+		location.hash = hash;
+		await heard;
+	})(`+string(name)+`)`, nil)
 }
 
 // Files gives files to an input of type file, as the dialog would.
