@@ -35,10 +35,7 @@ func (p picture) must(err error) {
 func (p picture) until(expression string)    { p.t.Helper(); p.must(p.Until(pageBound, expression)) }
 func (p picture) click(selector string)      { p.t.Helper(); p.must(p.Click(selector)) }
 func (p picture) fill(selector, text string) { p.t.Helper(); p.must(p.Fill(selector, text)) }
-func (p picture) at(hash string) {
-	p.t.Helper()
-	p.must(p.Eval("void (location.hash = '"+hash+"')", nil))
-}
+func (p picture) at(hash string)             { p.t.Helper(); p.must(p.At(hash)) }
 func (p picture) shows(selector, text string) {
 	p.t.Helper()
 	p.until("document.querySelector(`" + selector + "`)?.innerText.includes(`" + text + "`)")
@@ -95,6 +92,10 @@ func TestPageInBrowser(t *testing.T) {
 		{"shows wrong fields at their place, form and JSON in step", browser.View{}, pageFields},
 		{"packs several files", browser.View{}, pagePacks},
 		{"rolls back, changes the descriptor, removes", browser.View{}, pageVersions},
+		{"asks back, and does what it asked about", browser.View{}, pageQuestions},
+		{"shows the newest of what it asked for", browser.View{}, pageOrder},
+		{"opens the tab that was clicked while it loads", browser.View{}, pageTabs},
+		{"deploys what the form shows, once", browser.View{}, pageDeploysOnce},
 		{"takes any method where the descriptor names none", browser.View{}, pageMethod},
 		{"is worked with the keyboard alone", browser.View{}, pageKeyboard},
 		{"looks right in light", browser.View{}, pageLooks("light")},
@@ -173,9 +174,10 @@ func pageEmpty(p picture) {
 }
 
 func pageErrors(p picture) {
-	p.api.broken = 2
+	p.api.breaks(true)
 	p.open("")
 	p.shows("#notice", "could not answer")
+	p.api.breaks(false)
 	p.until("document.querySelectorAll('#functions tr').length === 6")
 	p.until("document.getElementById('notice').hidden")
 	// The session ends behind the page's back.
@@ -193,7 +195,7 @@ func pageErrors(p picture) {
 }
 
 func pageDeploys(p picture) {
-	p.api.hold = make(chan struct{})
+	p.api.building = make(chan struct{})
 	p.open("#/deploy")
 	p.click("#runtimes label:nth-child(2)") // C
 	p.shows("#editor-name", "main.c")
@@ -203,7 +205,7 @@ func pageDeploys(p picture) {
 	p.shows("#deploy-log", "clang -O2")
 	p.until("document.querySelector('#deploy-steps li.now')?.innerText.startsWith('Building')")
 	p.shot("deploying-light")
-	close(p.api.hold)
+	close(p.api.building)
 	p.shows("#deploy-result", "hello-c v3 is live")
 	p.shows("#deploy-result", "curl --data-binary Ada "+p.api.URL+"/api/hello")
 	p.click("#deploy-result .try button[type=submit]")
@@ -233,7 +235,7 @@ func pageCompileError(p picture) {
 	p.until("document.activeElement.id === 'editor' && document.getElementById('editor').selectionStart > 0")
 	// Cancelling ends the upload and says that nothing changed.
 	p.api.mu.Lock()
-	p.api.hold = make(chan struct{})
+	p.api.building = make(chan struct{})
 	p.api.mu.Unlock()
 	p.click("#deploy-go")
 	p.until("document.querySelector('#deploy-steps li.now')?.innerText.startsWith('Building')")
@@ -325,8 +327,9 @@ func pageVersions(p picture) {
 	p.shows("#confirm", "Roll back to v2?")
 	p.shot("confirm-light")
 	p.click("#confirm-no")
-	p.until("!document.getElementById('confirm').open")
+	p.until("!document.getElementById('confirm')")
 	p.click("#panel-versions tbody tr:nth-child(2) button")
+	p.shows("#confirm", "Roll back to v2?")
 	p.click("#confirm-yes")
 	p.shows("#panel-versions tbody tr:nth-child(2)", "live")
 	p.click("#tab-settings")
@@ -381,8 +384,10 @@ func pageKeyboard(p picture) {
 	if outline != "solid" {
 		p.t.Errorf("the focus is not seen: outline %s", outline)
 	}
-	p.must(p.Press("\t\t\t\r")) // the pulse's link is between
-	p.until("location.hash.startsWith('#/')")
+	p.must(p.Press("\t\t\t")) // the pulse's link is between
+	p.until("document.activeElement.closest('#functions') && document.activeElement.innerText === 'resize'")
+	p.must(p.Press("\r"))
+	p.until("location.hash === '#/f/resize'")
 	// In the editor, Tab indents; Escape and Tab leave it.
 	p.at("#/deploy")
 	p.until("!document.getElementById('view-deploy').hidden")

@@ -25,7 +25,7 @@ type fakeAPI struct {
 
 	mu        sync.Mutex
 	signedIn  bool
-	broken    int // answers of /system/functions that fail with 500
+	broken    bool // /system/functions answers 500
 	functions []object
 	one       map[string]object   // name → GET /system/functions/NAME
 	versions  map[string][]object // name → its versions
@@ -33,9 +33,55 @@ type fakeAPI struct {
 	uploads   []upload
 	changes   []string // "METHOD path body" of what changed something
 	pace      time.Duration
-	hold      chan struct{} // a deploy waits at "building" until it is closed; nil: it does not
+	building  chan struct{} // a deploy waits at "building" until it is closed; nil: it does not
 	ticks     int
 	workers   int
+	late      map[string]*late // "METHOD path" → how its next answer comes
+}
+
+// late is an answer that is made when it is asked for and sent when the test says
+// so: by then it may tell of a past.
+type late struct {
+	made chan struct{}
+	sent chan bool // false: a refusal takes its place
+}
+
+// hold makes the next answer to a request, as in "GET /system/functions", late.
+func (f *fakeAPI) hold(request string) *late {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	l := &late{make(chan struct{}), make(chan bool, 1)}
+	f.late[request] = l
+	return l
+}
+
+func (f *fakeAPI) lateOf(r *http.Request) *late {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	request := r.Method + " " + r.URL.Path
+	l := f.late[request]
+	delete(f.late, request)
+	return l
+}
+
+func (l *late) serve(next http.Handler, w http.ResponseWriter, r *http.Request) {
+	made := httptest.NewRecorder()
+	next.ServeHTTP(made, r)
+	close(l.made)
+	select {
+	case whole := <-l.sent:
+		if !whole {
+			send(w, 503, object{"error": "the change was not stored", "reason": "not_stored"})
+			return
+		}
+	case <-r.Context().Done():
+		return
+	}
+	for name, values := range made.Header() {
+		w.Header()[name] = values
+	}
+	w.WriteHeader(made.Code)
+	_, _ = w.Write(made.Body.Bytes())
 }
 
 // upload is what arrived at /system/upload.
@@ -46,7 +92,7 @@ type upload struct {
 }
 
 func newFakeAPI(t *testing.T) *fakeAPI {
-	f := &fakeAPI{pace: 100 * time.Millisecond, workers: 2, one: map[string]object{}, versions: map[string][]object{}}
+	f := &fakeAPI{pace: 100 * time.Millisecond, workers: 2, one: map[string]object{}, versions: map[string][]object{}, late: map[string]*late{}}
 	p := newPage()
 	mux := http.NewServeMux()
 	show := func(w http.ResponseWriter, _ *http.Request) {
@@ -92,6 +138,10 @@ func newFakeAPI(t *testing.T) *fakeAPI {
 			send(w, 401, object{"error": "this needs the admin token", "reason": "token_missing"})
 			return
 		}
+		if l := f.lateOf(r); l != nil {
+			l.serve(mux, w, r)
+			return
+		}
 		mux.ServeHTTP(w, r)
 	}))
 	t.Cleanup(func() { f.CloseClientConnections(); f.Close() })
@@ -104,8 +154,9 @@ func send(w http.ResponseWriter, status int, value any) {
 	_ = json.NewEncoder(w).Encode(value)
 }
 
-func (f *fakeAPI) signed() bool { f.mu.Lock(); defer f.mu.Unlock(); return f.signedIn }
-func (f *fakeAPI) sign(in bool) { f.mu.Lock(); defer f.mu.Unlock(); f.signedIn = in }
+func (f *fakeAPI) signed() bool    { f.mu.Lock(); defer f.mu.Unlock(); return f.signedIn }
+func (f *fakeAPI) breaks(yes bool) { f.mu.Lock(); defer f.mu.Unlock(); f.broken = yes }
+func (f *fakeAPI) sign(in bool)    { f.mu.Lock(); defer f.mu.Unlock(); f.signedIn = in }
 
 // add puts a function into the table.
 func (f *fakeAPI) add(key string, fields object) {
@@ -137,8 +188,7 @@ func (f *fakeAPI) add(key string, fields object) {
 func (f *fakeAPI) getFunctions(w http.ResponseWriter, _ *http.Request) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.broken > 0 {
-		f.broken--
+	if f.broken {
 		send(w, 500, object{"error": "the control plane could not answer", "reason": "internal"})
 		return
 	}
@@ -294,7 +344,7 @@ func (f *fakeAPI) postUpload(w http.ResponseWriter, r *http.Request) {
 	_, _ = file.Read(u.code)
 	f.mu.Lock()
 	f.uploads = append(f.uploads, u)
-	hold := f.hold
+	building := f.building
 	f.mu.Unlock()
 
 	w.Header().Set("Content-Type", "text/event-stream")
@@ -311,9 +361,9 @@ func (f *fakeAPI) postUpload(w http.ResponseWriter, r *http.Request) {
 		event(w, "state", object{"state": state})
 	}
 	event(w, "log", object{"text": "clang -O2 -o module.bin main.c\n"})
-	if hold != nil {
+	if building != nil {
 		select {
-		case <-hold:
+		case <-building:
 		case <-r.Context().Done():
 			return
 		}

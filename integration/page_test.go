@@ -35,7 +35,7 @@ func (p tab) must(err error) {
 
 func (p tab) until(expression string) { p.t.Helper(); p.must(p.Until(testenv.Patience(), expression)) }
 func (p tab) click(selector string)   { p.t.Helper(); p.must(p.Click(selector)) }
-func (p tab) at(hash string)          { p.t.Helper(); p.must(p.Eval("void (location.hash = '"+hash+"')", nil)) }
+func (p tab) at(hash string)          { p.t.Helper(); p.must(p.At(hash)) }
 
 func (p tab) shows(bound time.Duration, selector, text string) {
 	p.t.Helper()
@@ -131,6 +131,7 @@ func TestPageOnTheServer(t *testing.T) {
 	p.at("#/f/page-c/versions")
 	p.until("document.querySelectorAll('#panel-versions tbody tr').length === 2")
 	p.click("#panel-versions tbody tr:nth-child(2) button")
+	p.shows(testenv.Patience(), "#confirm", "Roll back to v1?")
 	p.click("#confirm-yes")
 	p.shows(testenv.Patience(), "#panel-versions tbody tr:nth-child(2)", "live")
 	p.shot("real-versions")
@@ -163,7 +164,7 @@ func TestPageOnTheServer(t *testing.T) {
 	p.until("document.querySelectorAll('#workers article').length > 0 && document.querySelectorAll('#isolation li').length > 5")
 	p.shot("real-workers")
 	p.at("#/f/page-c/logs")
-	p.until("document.getElementById('log-lines') !== null")
+	p.until("!document.getElementById('panel-logs').hidden && document.getElementById('log-state').innerText === 'following'")
 
 	if hosts := p.Hosts(); !slices.Equal(hosts, []string{p.base}) {
 		t.Errorf("the page asked %v, want %s alone", hosts, p.base)

@@ -110,6 +110,23 @@ const ask = async (path, options) => {
 const sendJSON = (path, method, value, headers) =>
   ask(path, { method, headers: { "Content-Type": "application/json", ...headers }, body: JSON.stringify(value) });
 
+// turns puts answers into order where two of the same question overtake each
+// other. take says whether an answer counts: none to a later question did, and
+// nothing was outdated since it was asked.
+const turns = () => {
+  let asked = 0;
+  let taken = 0;
+  return {
+    ask: () => ++asked,
+    take(turn) {
+      if (turn <= taken) return false;
+      taken = turn;
+      return true;
+    },
+    outdate() { taken = asked; },
+  };
+};
+
 const pathOf = (name) => "/system/functions/" + encodeURIComponent(name);
 
 // lines reads a body line by line, as it comes.
@@ -179,38 +196,42 @@ const copyLine = (text, label) => make("div.copy-line", null,
 
 const pill = (text, kind) => make("span.pill" + (kind ? "." + kind : ""), null, text);
 
-// confirmed asks back before what cannot be undone, then does it. The dialog
-// stays open with the reason when that is refused. Gives whether it was done.
+// confirmed asks back before what cannot be undone, then does it. Each question
+// is a dialog of its own: a browser tells of a dialog's end a frame later, when
+// the next question may be open already. The dialog stays open with the reason
+// when act is refused; what it was is a toast when the dialog was left meanwhile.
+// Gives whether it was done.
 const confirmed = (title, text, yes, fatal, act) => new Promise((resolve) => {
-  const dialog = at("confirm");
-  const button = at("confirm-yes");
-  at("confirm-title").textContent = title;
-  at("confirm-text").textContent = text;
-  at("confirm-error").textContent = "";
-  button.textContent = yes;
-  button.className = fatal ? "fatal" : "primary";
-  button.disabled = false;
-  const listening = new AbortController();
-  const on = (e, event, f) => e.addEventListener(event, f, { signal: listening.signal });
-  let done = false;
-  on(button, "click", async () => {
-    button.disabled = true;
+  let acting = false;
+  const end = (done) => {
+    dialog.close();
+    dialog.remove();
+    resolve(done);
+  };
+  const wrong = make("p.error", { role: "alert" });
+  const no = make("button.quiet", { type: "button", id: "confirm-no", on: { click: () => end(false) } }, "Cancel");
+  const go = make("button." + (fatal ? "fatal" : "primary"), { type: "button", id: "confirm-yes", on: { click: async () => {
+    acting = go.disabled = no.disabled = true; // what was sent cannot be cancelled
+    wrong.textContent = "";
     try {
       await act();
-      done = true;
-      dialog.close();
     } catch (error) {
-      at("confirm-error").textContent = error.message;
-      button.disabled = false;
+      acting = go.disabled = no.disabled = false;
+      if (dialog.open) wrong.textContent = error.message;
+      else {
+        toast(error.message);
+        end(false);
+      }
+      return;
     }
-  });
-  on(at("confirm-no"), "click", () => dialog.close());
-  on(dialog, "close", () => {
-    listening.abort();
-    resolve(done);
-  });
+    end(true);
+  } } }, yes);
+  // Escape and a way to another view close it as well.
+  const dialog = make("dialog", { id: "confirm", "aria-labelledby": "confirm-title", on: { close: () => { if (!acting) end(false); } } },
+    make("h2", { id: "confirm-title" }, title), make("p", null, text), wrong, make("div.actions", null, no, go));
+  document.body.append(dialog);
   dialog.showModal();
-  at("confirm-no").focus();
+  no.focus();
 });
 
 // chart draws values, oldest first, into parent: a line over an area, against

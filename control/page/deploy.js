@@ -167,22 +167,26 @@ const deploy = {
     if (deploy.running) return;
     at("code-error").textContent = "";
     deploy.editor.clear();
+    deploy.running = new AbortController();
+    at("deploy-go").disabled = true;
     let descriptor;
     let part;
     try {
-      descriptor = deploy.editor.get();
+      // As a text: what is typed while the files are packed is for the next one.
+      descriptor = JSON.stringify(deploy.editor.get());
       part = await deploy.part();
     } catch (error) {
+      deploy.running = null;
+      at("deploy-go").disabled = false;
       if (error.fields && error.fields.length) deploy.editor.refuse(error.fields);
       else at("code-error").textContent = error.message;
       return;
     }
     deploy.keep();
     const form = new FormData();
-    form.append("descriptor", JSON.stringify(descriptor));
+    form.append("descriptor", descriptor);
     form.append("code", part[0], part[1]);
 
-    deploy.running = new AbortController();
     deploy.logText = "";
     deploy.took = [];
     deploy.at = -1;
@@ -191,7 +195,6 @@ const deploy = {
     at("deploy-failure").hidden = true;
     at("deploy-result").hidden = true;
     at("deploy-progress").hidden = false;
-    at("deploy-go").disabled = true;
     at("deploy-cancel").hidden = false;
     say(at("deploy-hint"), "Sending " + bytes(part[0].size) + "…");
     deploy.drawEditor();
@@ -274,31 +277,40 @@ const deploy = {
     box.hidden = false;
     box.scrollIntoView({ block: "nearest" });
     box.querySelector("h2").focus({ preventScroll: true });
-    feed.loadFunctions();
+    one.renew(done.name);
   },
 
   // renew prepares the view: for a new function, or for the next version of one.
-  async renew(name) {
-    say(at("deploy-title"), name ? "New version of " + name : "Deploy");
-    document.title = (name ? "New version of " + name : "Deploy") + " · baton";
-    if (deploy.running) return;
-    if (deploy.subject === (name || "")) return;
-    deploy.subject = name || "";
+  // While a deploy runs, the form stays that one's.
+  async renew(name = "") {
+    const fresh = !deploy.running && deploy.subject !== name;
+    if (fresh) deploy.subject = name;
+    const title = deploy.subject ? "New version of " + deploy.subject : "Deploy";
+    say(at("deploy-title"), title);
+    document.title = title + " · baton";
+    if (!fresh) return;
+    const mine = deploy.renewing = {};
     at("deploy-progress").hidden = true;
     at("deploy-result").hidden = true;
     at("code-error").textContent = "";
     let value = { name: "hello-go", runtime: "go", method: "POST" };
     if (name) {
+      // What stands in the form is another function's: it is not sent as this one's.
+      at("deploy-form").inert = true;
       try {
         const f = await ask(pathOf(name));
+        if (deploy.renewing !== mine) return;
         value = { ...f.descriptor };
         delete value.module;
         if (runtimeOf(value.runtime)) deploy.code.delete(runtimeOf(value.runtime).id);
       } catch (error) {
-        app.notice(error.message);
+        if (deploy.renewing !== mine) return;
+        if (app.current === deploy) app.notice(error.message);
         value.name = name;
+        deploy.subject = null; // asked again when the view is opened again
       }
     }
+    at("deploy-form").inert = false;
     deploy.editor.set(value);
     deploy.drawRuntime();
   },

@@ -13,6 +13,9 @@ const feed = {
   seen: [], // {time, requests} of the last rateWindowMillis
   source: null,
   timers: {},
+  loading: null, // the question for the table that is under way
+  tableTurns: turns(),
+  statusTurns: turns(),
   looking: () => {}, // draws the view that is shown
 
   // group makes one entry per function: several rows may be routes of one. A row
@@ -38,34 +41,59 @@ const feed = {
 
   // loadFunctions asks for the table, once at a time, and again after a while.
   loadFunctions() {
-    feed.loading = feed.loading || feed.askFunctions().finally(() => { feed.loading = null; });
+    if (!feed.loading) {
+      const mine = feed.loading = feed.askFunctions().finally(() => { if (feed.loading === mine) feed.loading = null; });
+    }
     return feed.loading;
+  },
+
+  // changed is loadFunctions after a change: an answer to what was asked before
+  // it would show the table without it.
+  changed() {
+    feed.tableTurns.outdate();
+    feed.loading = null;
+    return feed.loadFunctions();
+  },
+
+  // forget drops what is known, and what is under way, when the session ends.
+  forget() {
+    Object.assign(feed, { functions: null, workers: null, status: null, loading: null });
+    feed.tableTurns.outdate();
+    feed.statusTurns.outdate();
   },
 
   async askFunctions() {
     clearTimeout(feed.timers.functions);
     if (!app.signed || document.hidden) return;
+    const turn = feed.tableTurns.ask();
     try {
-      feed.functions = await ask("/system/functions");
+      const functions = await ask("/system/functions");
+      if (!feed.tableTurns.take(turn)) return;
+      feed.functions = functions;
       app.reached(true);
       if (feed.refused) app.notice("");
       feed.refused = false;
       feed.looking();
     } catch (error) {
+      if (!feed.tableTurns.take(turn)) return;
       if (error.code === 0) app.reached(false);
       else if (error.code !== 401) {
         feed.refused = true;
         app.notice("The table of the functions cannot be shown: " + error.message + ". This page keeps trying.");
       }
     }
+    clearTimeout(feed.timers.functions);
     if (app.signed) feed.timers.functions = setTimeout(feed.loadFunctions, 3000);
   },
 
   async loadStatus() {
     clearTimeout(feed.timers.status);
     if (!app.signed || document.hidden) return;
+    const turn = feed.statusTurns.ask();
     try {
-      feed.status = await ask("/system/status");
+      const status = await ask("/system/status");
+      if (!feed.statusTurns.take(turn)) return;
+      feed.status = status;
       app.reached(true);
       if (!feed.source || feed.source.readyState === EventSource.CLOSED) feed.takeWorkers(feed.status.workers);
       app.state();
@@ -73,6 +101,7 @@ const feed = {
     } catch (error) {
       if (error.code === 0) app.reached(false);
     }
+    clearTimeout(feed.timers.status);
     if (app.signed) feed.timers.status = setTimeout(feed.loadStatus, 4000);
   },
 
@@ -107,7 +136,7 @@ const feed = {
       app.state();
       feed.looking();
     });
-    feed.source.addEventListener("functions", () => feed.loadFunctions());
+    feed.source.addEventListener("functions", () => feed.changed());
     feed.source.addEventListener("error", () => {
       // The browser tries again by itself, but for an answer that is no stream.
       if (feed.source.readyState !== EventSource.CLOSED) return;

@@ -8,8 +8,11 @@ const one = {
   view: "view-function",
   name: "",
   data: null,
+  tab: "try",
   following: null,
   trying: null,
+  turns: turns(),
+  versionsTurns: turns(),
 
   async show(name, tab) {
     feed.looking = one.drawCounts;
@@ -17,18 +20,24 @@ const one = {
       one.leave();
       one.name = name;
       one.data = null;
+      one.etag = "";
       for (const t of tabs) if (t !== "logs") at("panel-" + t).replaceChildren();
       at("log-lines").replaceChildren();
     }
     document.title = name + " · baton";
     say(at("fn-name"), name);
     at("fn-redeploy").href = "#/deploy/" + encodeURIComponent(name);
-    if (!one.data) {
-      at("fn-facts").replaceChildren(make("div.bone.wide"));
-      at("fn-state").replaceChildren();
-      if (!await one.load()) return;
-    }
     one.select(tabs.includes(tab) ? tab : "try");
+    if (one.data) return;
+    at("fn-facts").replaceChildren(make("div.bone.wide"));
+    at("fn-state").replaceChildren();
+    at("fn-error").hidden = true;
+    await one.loadAndOpen();
+  },
+
+  // loadAndOpen opens the tab that is chosen by the time the function is there.
+  async loadAndOpen() {
+    if (await one.load()) one["open_" + one.tab]();
   },
 
   // leave ends what runs for this view.
@@ -38,16 +47,22 @@ const one = {
     if (one.trying) one.trying.stop();
   },
 
+  // here says whether a function is what is looked at.
+  here: (name) => app.signed && app.current === one && one.name === name,
+
+  // load asks for the function and draws it. It gives false when there is
+  // nothing to draw, or somebody looks at something else by now.
   async load() {
     const name = one.name;
+    const turn = one.turns.ask();
     try {
       const response = await call(pathOf(name));
       const data = await response.json();
-      if (one.name !== name) return false;
+      if (!one.here(name) || !one.turns.take(turn)) return false;
       one.data = data;
       one.etag = response.headers.get("ETag") || "";
     } catch (error) {
-      if (one.name !== name || error.code === 401) return false;
+      if (!one.here(name) || error.code === 401 || !one.turns.take(turn)) return false;
       app.missing(error.code === 404 ? "There is no function " + name : "This function cannot be shown", error.code === 404 ? "It was removed, or its name is another." : error.message);
       return false;
     }
@@ -98,7 +113,22 @@ const one = {
       one.following.abort();
       one.following = null;
     }
-    one["open_" + tab]();
+    one.tab = tab;
+    if (one.data) one["open_" + tab]();
+  },
+
+  // renew shows what a change made of a function: what was asked or drawn of it
+  // before is out of date.
+  async renew(name) {
+    const table = feed.changed();
+    if (one.name !== name) return;
+    one.turns.outdate();
+    one.data = null;
+    if (one.trying) one.trying.stop();
+    at("panel-try").replaceChildren();
+    at("panel-settings").replaceChildren();
+    await table;
+    if (one.here(name)) await one.loadAndOpen();
   },
 
   open_try() {
@@ -111,44 +141,59 @@ const one = {
   async open_versions() {
     const panel = at("panel-versions");
     const name = one.name;
+    const turn = one.versionsTurns.ask();
     if (!panel.firstChild) panel.replaceChildren(make("div.bone"), make("div.bone"));
     let versions;
+    let why = "";
     try {
       versions = await ask(pathOf(name) + "/versions");
+      if (!versions.length) why = "This function's row was written by hand: it has no versions. Deploy it to keep some.";
     } catch (error) {
-      panel.replaceChildren(make("p.nothing", null, error.message));
+      why = error.message;
+    }
+    if (one.name !== name || !one.versionsTurns.take(turn)) return;
+    if (why) {
+      panel.replaceChildren(make("p.nothing", null, why));
       return;
     }
-    if (one.name !== name) return;
-    if (!versions.length) {
-      panel.replaceChildren(make("p.nothing", null, "This function's row was written by hand: it has no versions. Deploy it to keep some."));
-      return;
+    if (!panel.querySelector("table")) {
+      panel.replaceChildren(make("table.versions", null,
+        make("caption.hidden", null, "Versions of " + name + ", the newest first"),
+        make("thead", null, make("tr", null, ...["Version", "Deployed", "Size", "Runtime", "Digest", ""].map((t, i) => make("th" + (i === 2 ? ".n" : ""), { scope: "col" }, t)))),
+        make("tbody")));
     }
-    panel.replaceChildren(make("table.versions", null,
-      make("caption.hidden", null, "Versions of " + name + ", the newest first"),
-      make("thead", null, make("tr", null, ...["Version", "Deployed", "Size", "Runtime", "Digest", ""].map((t, i) => make("th" + (i === 2 ? ".n" : ""), { scope: "col" }, t)))),
-      make("tbody", null, ...versions.sort((a, b) => b.version - a.version).map((v) => {
-        const made = new Date(v.created);
-        const d = v.descriptor || {};
-        return make("tr", null,
-          make("td", null, make("strong", null, "v" + v.version), " ", v.active ? pill("live", "good") : ""),
-          make("td", null, make("time", { dateTime: v.created, title: made.toLocaleString() }, ago(made))),
-          make("td.n", null, v.size === undefined ? "–" : bytes(v.size)),
-          make("td", null, make("span.tag", null, d.runtime || "")),
-          make("td", null, make("code.soft", { title: v.digest || "" }, (v.digest || "").replace(/^sha256[:-]/, "").slice(0, 12))),
-          make("td.n", null, v.active ? "" : make("button", { type: "button", "aria-label": "Roll back to version " + v.version, on: { click: () => one.rollback(v.version) } }, "Roll back")));
-      }))));
+    keyed(panel.querySelector("tbody"), versions.sort((a, b) => b.version - a.version), (v) => v.version + " " + v.created, one.versionRow);
+  },
+
+  // versionRow keeps its elements when the list is drawn again: a press on a
+  // button that is exchanged before the release is no click.
+  versionRow(v) {
+    const made = new Date(v.created);
+    const d = v.descriptor || {};
+    const live = pill("live", "good");
+    const when = make("time", { dateTime: v.created, title: made.toLocaleString() });
+    const back = make("button", { type: "button", "aria-label": "Roll back to version " + v.version, on: { click: () => one.rollback(v.version) } }, "Roll back");
+    const row = make("tr", null,
+      make("td", null, make("strong", null, "v" + v.version), " ", live),
+      make("td", null, when),
+      make("td.n", null, v.size === undefined ? "–" : bytes(v.size)),
+      make("td", null, make("span.tag", null, d.runtime || "")),
+      make("td", null, make("code.soft", { title: v.digest || "" }, (v.digest || "").replace(/^sha256[:-]/, "").slice(0, 12))),
+      make("td.n", null, back));
+    return [row, (v) => {
+      say(when, ago(made));
+      live.hidden = !v.active;
+      back.hidden = Boolean(v.active);
+    }];
   },
 
   async rollback(version) {
+    const name = one.name;
     const done = await confirmed("Roll back to v" + version + "?", "Requests that start afterwards run version " + version + ". Requests that run now finish on the version they began with. No version is removed.", "Roll back", false,
-      () => sendJSON(pathOf(one.name) + "/rollback", "POST", { version }));
+      () => sendJSON(pathOf(name) + "/rollback", "POST", { version }));
     if (!done) return;
-    toast(one.name + " runs v" + version);
-    await one.load();
-    at("panel-try").replaceChildren();
-    at("panel-settings").replaceChildren();
-    one.open_versions();
+    toast(name + " runs v" + version);
+    one.renew(name);
   },
 
   async remove() {
@@ -156,11 +201,15 @@ const one = {
     const done = await confirmed("Remove " + name + "?", "Its routes answer 404 from then on, and all its versions and artifacts are deleted. This cannot be undone.", "Remove", true,
       () => call(pathOf(name), { method: "DELETE" }));
     if (!done) return;
-    one.leave();
-    one.name = "";
     toast(name + " is removed");
     feed.functions = (feed.functions || []).filter((f) => f.name !== name);
-    location.hash = "#/";
+    feed.changed();
+    const looking = one.here(name);
+    if (one.name === name) {
+      one.leave();
+      one.name = "";
+    }
+    if (looking) location.hash = "#/";
   },
 
   // Logs. The last lines first, then, while following, each line as it is written.
@@ -220,7 +269,7 @@ const one = {
   open_settings() {
     const panel = at("panel-settings");
     if (panel.firstChild) return;
-    const d = one.data.descriptor;
+    const [name, etag, d] = [one.name, one.etag, one.data.descriptor];
     if (!d) {
       panel.replaceChildren(make("p.nothing", null, "This function has no descriptor."));
       return;
@@ -234,12 +283,9 @@ const one = {
       wrong.textContent = "";
       save.disabled = true;
       try {
-        await sendJSON(pathOf(one.name), "PUT", editor.get(), one.etag ? { "If-Match": one.etag } : {});
+        await sendJSON(pathOf(name), "PUT", editor.get(), etag ? { "If-Match": etag } : {});
         toast("Saved: every worker runs with it");
-        panel.replaceChildren();
-        at("panel-try").replaceChildren();
-        await feed.loadFunctions();
-        if (await one.load()) one.open_settings();
+        await one.renew(name);
       } catch (error) {
         if (error.fields && error.fields.length) editor.refuse(error.fields);
         wrong.textContent = error.code === 412 ? "Somebody changed this function since you opened it. Reload the page to see the new descriptor." : error.message;

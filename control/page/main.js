@@ -43,13 +43,14 @@ const app = {
     app.signed = false;
     feed.close();
     one.leave();
-    Object.assign(feed, { functions: null, workers: null, status: null });
+    feed.forget();
     app.route();
   },
 
   // route shows what the address says.
   route() {
     const signed = app.signed;
+    if (at("confirm")) at("confirm").close(); // it asks about what is shown no more
     at("nav").hidden = !signed;
     at("signout").hidden = !signed;
     app.state();
