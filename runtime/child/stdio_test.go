@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"runtime/debug"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -121,6 +123,23 @@ func stdioPool(t testing.TB) *child.Pool {
 
 // request is one request with a body, of which the part that is still to come may be nil.
 func request(p *child.Pool, command byte, body string, more io.Reader) (out string, pid int, result runtime.Result) {
+	return requestBy(p, body, more, func(pr *child.Process, stdin int) error { return sendCommand(pr, command, stdin) })
+}
+
+// sendCommand has the process of the tests do something, with a descriptor unless that is negative.
+func sendCommand(pr *child.Process, command byte, stdin int) error {
+	var control []byte
+	if stdin >= 0 {
+		control = sys.PutRights(make([]byte, sys.RightsSpace(1)), []int32{int32(stdin)})
+	}
+	if _, errno := sys.SendMsg(pr.ChannelFD, [][]byte{{command}}, control); errno != 0 {
+		return errno
+	}
+	return nil
+}
+
+// requestBy is request that is sent by send.
+func requestBy(p *child.Pool, body string, more io.Reader, send func(pr *child.Process, stdin int) error) (out string, pid int, result runtime.Result) {
 	var stdout bytes.Buffer
 	inv := &runtime.Invocation{Body: []byte(body), More: more, Stdout: &stdout}
 	deadline := time.Now().Add(testenv.Patience())
@@ -130,16 +149,7 @@ func request(p *child.Pool, command byte, body string, more io.Reader) (out stri
 	}
 	s := pr.State.(*child.Stdio)
 	pr.Begin(inv, deadline)
-	err := s.Start(pr, inv, func(stdin int) error {
-		var control []byte
-		if stdin >= 0 {
-			control = sys.PutRights(make([]byte, sys.RightsSpace(1)), []int32{int32(stdin)})
-		}
-		if _, errno := sys.SendMsg(pr.ChannelFD, [][]byte{{command}}, control); errno != 0 {
-			return errno
-		}
-		return nil
-	})
+	err := s.Start(pr, inv, func(stdin int) error { return send(pr, stdin) })
 	if err == nil {
 		_, err = io.ReadFull(pr.Channel, make([]byte, 1))
 		err = s.Finish(pr, inv, err)
@@ -238,4 +248,34 @@ func TestStdioNotSent(t *testing.T) {
 		t.Errorf("%+v, want %+v", got, want)
 	}
 	p.Put(pr, false)
+}
+
+// The pipe of a streamed body is closed at both ends when the request is over, however it ends. Not
+// parallel: the collector, which would close what was forgotten, stands still meanwhile.
+func TestStdioClosesThePipe(t *testing.T) {
+	defer debug.SetGCPercent(debug.SetGCPercent(-1))
+	p := stdioPool(t)
+	for _, c := range []struct {
+		name string
+		sent bool
+		more io.Reader
+	}{
+		{"a request", true, strings.NewReader("more")},
+		{"one that is not sent", false, strings.NewReader("more")},
+		{"one whose body breaks off", true, iotest.ErrReader(errors.New("client has left"))},
+	} {
+		pipe := ""
+		_, _, result := requestBy(p, "begin", c.more, func(pr *child.Process, stdin int) error {
+			var err error
+			if pipe, err = os.Readlink(fmt.Sprint("/proc/self/fd/", stdin)); err != nil || !c.sent {
+				pr.Fail(runtime.Cancelled, "not sent")
+				return errors.Join(err, errors.New("not sent"))
+			}
+			return sendCommand(pr, 'b', stdin)
+		})
+		if !strings.HasPrefix(pipe, "pipe:[") {
+			t.Fatalf("%s: the body comes by %q, %+v", c.name, pipe, result)
+		}
+		testenv.Until(t, c.name+" has closed "+pipe, func() bool { return !slices.Contains(testenv.Descriptors(os.Getpid()), pipe) })
+	}
 }
