@@ -1,7 +1,6 @@
 package worker
 
 import (
-	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -12,33 +11,26 @@ import (
 	"baton/runtime/native"
 	"baton/runtime/php"
 	"baton/runtime/python"
-	"baton/sandbox"
 )
 
 // executors are those whose functions run in processes of their own, and what
 // they share.
 type executors struct {
 	executors map[string]runtime.Executor // by kind
-	starter   *sandbox.Starter
+	shared    *child.Shared
 }
 
 // startExecutors makes them. No process is started before a function needs it.
 func startExecutors(cfg Config, log *slog.Logger) (*executors, error) {
-	self, err := os.Executable()
-	if err != nil {
-		return nil, fmt.Errorf("find the program of children: %w", err)
-	}
-	starter := sandbox.NewStarter()
 	shared, err := child.New(child.Options{
-		Baton: []string{self, "sandbox"}, Data: cfg.Data, Work: filepath.Join(cfg.Data, "run", "work-"+strconv.Itoa(cfg.Worker)),
-		Starter: starter, Without: cfg.Without, Log: log,
+		Data: cfg.Data, Work: filepath.Join(cfg.Data, "run", "work-"+strconv.Itoa(cfg.Worker)),
+		Without: cfg.Without, Log: log,
 	})
 	if err != nil {
-		starter.Close()
 		return nil, err
 	}
-	return &executors{starter: starter, executors: map[string]runtime.Executor{
-		runtime.KindNative: native.New(shared, []string{self, "spawn"}),
+	return &executors{shared: shared, executors: map[string]runtime.Executor{
+		runtime.KindNative: native.New(shared),
 		runtime.KindPython: python.New(shared, os.Getenv("PATH")),
 		runtime.KindPHP:    php.New(shared),
 	}}, nil
@@ -51,5 +43,5 @@ func (e *executors) close() {
 			_ = executor.Close()
 		}
 	}
-	e.starter.Close()
+	e.shared.Close()
 }

@@ -39,20 +39,12 @@ func TestMain(m *testing.M) {
 
 func shared(t testing.TB, without ...string) *child.Shared {
 	t.Helper()
-	self, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
 	dir := t.TempDir()
-	starter := sandbox.NewStarter()
-	t.Cleanup(starter.Close)
-	s, err := child.New(child.Options{
-		Baton: []string{self, "sandbox"}, Data: dir, Work: filepath.Join(dir, "work"), Starter: starter,
-		Log: slog.New(slog.NewTextHandler(t.Output(), nil)), Without: without,
-	})
+	s, err := child.New(child.Options{Data: dir, Work: filepath.Join(dir, "work"), Without: without, Log: slog.New(slog.NewTextHandler(t.Output(), nil))})
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(s.Close)
 	return s
 }
 

@@ -4,8 +4,8 @@
 // # What an executor does
 //
 // It is made on a *Shared, which all executors of a worker have in common (New
-// makes it). It makes one Pool per loaded function (Shared.NewPool, with Shared.Spec as the start of
-// Config.Spec). For an invocation it takes a Process
+// makes it), and embeds Functions, which are its loaded ones. It makes a Function with a Pool for each (Functions.Add,
+// with Shared.Spec as the start of Config.Spec), and embeds that in what it returns. For an invocation it takes a Process
 // (Pool.Get, which starts one or waits), says who uses it (Process.Begin), talks to it over
 // Process.Channel in its own way, says that it is over (Process.End), and gives it back (Pool.Put).
 //
@@ -53,5 +53,5 @@
 // # Goroutines
 //
 // One per pool while it has processes (the watcher), one per process that waits for its end and one that
-// reads its standard error; with Pool.Do one per process that serves; with Stdio up to two per request, which Stdio.Finish awaits. Pool.Close ends and awaits them all. Locks: Pool.mu, then Process.mu; neither is held while something waits.
+// reads its standard error; with Pool.Do one per process that serves; with Stdio up to two per request, which Stdio.Finish awaits. Pool.Close ends and awaits them all. Locks: Pool.mu, then Process.mu; Functions.mu alone; none is held while something waits.
 package child

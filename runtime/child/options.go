@@ -16,15 +16,11 @@ import (
 
 // Options are what the executors of a worker have in common.
 type Options struct {
-	// Baton is the command line of the sandbox step.
-	Baton []string
 	// Data is the data directory, absolute.
 	Data string
 	// Work is a directory of this worker alone, for the private directories of
 	// its children; what is left in it is removed by Prepare.
 	Work string
-	// Starter starts the children. The caller closes it, after the executors.
-	Starter *sandbox.Starter
 	// ProcessesMax bounds the processes of one function in this worker. Zero:
 	// ProcessesMaxDefault. Too small: slow functions wait for each other; too
 	// large: one function takes the machine's memory.
@@ -73,18 +69,26 @@ const (
 	waitersMax = 4096
 )
 
-// Shared is what the executors of a worker share: Options that were checked.
-// Safe for concurrent use.
+// Shared is what the executors of a worker share: Options that were checked, and
+// the thread that all children are started from. Safe for concurrent use.
 type Shared struct {
 	Options
-	serial atomic.Uint64 // of working directories
+	// Program is the file of this process, of which the sandbox step and others are commands. Immutable.
+	Program string
+
+	starter *sandbox.Starter
+	serial  atomic.Uint64 // of working directories
 }
 
 // New checks the options. It makes Work, and removes what an earlier worker has
-// left in it.
+// left in it. Close ends what it starts.
 func New(o Options) (*Shared, error) {
-	if len(o.Baton) == 0 || o.Starter == nil || !filepath.IsAbs(o.Data) || !filepath.IsAbs(o.Work) {
-		return nil, errors.New("children: want the sandbox step, a starter, and absolute directories")
+	if !filepath.IsAbs(o.Data) || !filepath.IsAbs(o.Work) {
+		return nil, errors.New("children: want absolute directories")
+	}
+	program, err := os.Executable()
+	if err != nil {
+		return nil, fmt.Errorf("find the program of children: %w", err)
 	}
 	if o.ProcessesMax <= 0 {
 		o.ProcessesMax = ProcessesMaxDefault
@@ -98,8 +102,11 @@ func New(o Options) (*Shared, error) {
 	if err := os.MkdirAll(o.Work, 0o700); err != nil {
 		return nil, fmt.Errorf("working directories: %w", err)
 	}
-	return &Shared{Options: o}, nil
+	return &Shared{Options: o, Program: program, starter: sandbox.NewStarter()}, nil
 }
+
+// Close ends the thread, after the executors: what is left of their children ends with it.
+func (o *Shared) Close() { o.starter.Close() }
 
 // Spec is what every child of f may do: its limits, its user, and the sight of
 // its own artifact. Argv and Env are the caller's to add, and what the kind of runtime needs to read.

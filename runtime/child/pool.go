@@ -29,6 +29,10 @@ type Config struct {
 	Open  func(*Process) error
 	Ready func(*Process) error
 	Free  func(*Process)
+
+	// Gone runs once, when a Function was closed and its processes are gone: it gives back what its
+	// kind has made of it. May be nil.
+	Gone func() error
 }
 
 // Pool holds the processes of one function.

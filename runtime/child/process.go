@@ -101,7 +101,7 @@ func (pr *Process) launch() error {
 	}
 	spec := p.c.Spec
 	spec.Dir = pr.dir
-	cmd, err := sandbox.Command(context.Background(), p.o.Baton, spec, append(theirs[:1:1], pr.Files...)...)
+	cmd, err := sandbox.Command(context.Background(), []string{p.o.Program, "sandbox"}, spec, append(theirs[:1:1], pr.Files...)...)
 	if err != nil {
 		return err
 	}
@@ -114,7 +114,7 @@ func (pr *Process) launch() error {
 	}
 	pidfd := -1
 	cmd.SysProcAttr.PidFD = &pidfd
-	if err := p.o.Starter.Start(cmd); err != nil {
+	if err := p.o.starter.Start(cmd); err != nil {
 		return fmt.Errorf("start a process: %w", err)
 	}
 	pr.cmd, pr.PID = cmd, cmd.Process.Pid

@@ -5,12 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"os"
-	"slices"
 	"strconv"
-	"sync"
-	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -25,31 +21,11 @@ const readBytes = 64 << 10
 
 // Executor runs native functions. It implements runtime.Executor.
 type Executor struct {
-	shared *child.Shared
-	// spawner is the command line of the process that starts programs without the entry.
-	spawner []string
-
-	mu     sync.Mutex
-	loaded map[*loaded]bool // guarded by mu
+	*child.Functions
 }
 
-// New makes the executor. spawner is the command line of `baton spawn`; empty: only
-// programs with the entry run.
-func New(shared *child.Shared, spawner []string) *Executor {
-	return &Executor{shared: shared, spawner: spawner, loaded: map[*loaded]bool{}}
-}
-
-// Close implements runtime.Executor: it ends what functions that were not closed
-// still have.
-func (e *Executor) Close() error {
-	e.mu.Lock()
-	left := slices.Collect(maps.Keys(e.loaded))
-	e.mu.Unlock()
-	for _, l := range left {
-		_ = l.Close()
-	}
-	return nil
-}
+// New makes the executor.
+func New(shared *child.Shared) *Executor { return &Executor{shared.NewFunctions()} }
 
 // Load implements runtime.Executor. It starts nothing: the first request does.
 func (e *Executor) Load(_ context.Context, f *runtime.Function) (runtime.Loaded, error) {
@@ -65,7 +41,7 @@ func (e *Executor) Load(_ context.Context, f *runtime.Function) (runtime.Loaded,
 			return nil, fmt.Errorf("program: %w", err)
 		}
 	}
-	spec, err := e.shared.Spec(f)
+	spec, err := e.Spec(f)
 	if err != nil {
 		return nil, err
 	}
@@ -92,54 +68,29 @@ func (e *Executor) Load(_ context.Context, f *runtime.Function) (runtime.Loaded,
 		// Symbols are looked up once, by the server.
 		spec.Env = append(spec.Env, "LD_BIND_NOW=1", "BATON_ENTRY="+mode)
 	} else {
-		if len(e.spawner) == 0 {
-			return nil, errors.New("program is not linked with baton's entry")
-		}
 		memory := sandbox.AddressSpace(spec.MemoryMB)
-		spec.Argv = slices.Concat(e.spawner, []string{f.Module, mode, strconv.FormatUint(memory, 10)})
+		spec.Argv = []string{e.Program, "spawn", f.Module, mode, strconv.FormatUint(memory, 10)}
 		spec.MemoryMB = 0                           // the spawner sets it for what it starts
 		spec.Env = append(spec.Env, "GOMAXPROCS=1") // it does one thing at a time
 	}
-	l.pool = e.shared.NewPool(child.Config{Name: f.Name, Spec: spec, Open: open, Ready: ready, Free: free})
-	l.executor = e
-	e.mu.Lock()
-	e.loaded[l] = true
-	e.mu.Unlock()
+	l.Function = e.Add(child.Config{Name: f.Name, Spec: spec, Open: open, Ready: ready, Free: free})
 	return l, nil
 }
 
 // loaded is a function and its pool.
 type loaded struct {
-	executor *Executor
-	f        *runtime.Function
-	pool     *child.Pool
-	memory   int64
+	*child.Function
+	f      *runtime.Function
+	memory int64
 
 	argc, fixed     int
 	argv, variables []byte // each with its NUL
-
-	closed atomic.Bool
 }
 
 func (l *loaded) addArgument(s string) { l.argv, l.argc = append(append(l.argv, s...), 0), l.argc+1 }
 
 func (l *loaded) addVariable(s string) {
 	l.variables, l.fixed = append(append(l.variables, s...), 0), l.fixed+1
-}
-
-// Inline implements runtime.Loaded: an invocation waits for another process.
-func (l *loaded) Inline() bool { return false }
-
-// Close implements runtime.Loaded.
-func (l *loaded) Close() error {
-	if l.closed.Swap(true) {
-		return os.ErrClosed
-	}
-	l.pool.Close()
-	l.executor.mu.Lock()
-	delete(l.executor.loaded, l)
-	l.executor.mu.Unlock()
-	return nil
 }
 
 // server is what a process of the pool has beside it: standard input and output of
@@ -192,7 +143,7 @@ func (l *loaded) Invoke(inv *runtime.Invocation) runtime.Result {
 		deadline = time.Now().Add(l.f.Limit())
 	}
 	for tries := 1; ; tries++ {
-		p, result := l.pool.Get(inv, deadline)
+		p, result := l.Pool.Get(inv, deadline)
 		if p == nil {
 			return result
 		}
@@ -200,7 +151,7 @@ func (l *loaded) Invoke(inv *runtime.Invocation) runtime.Result {
 		p.Begin(inv, deadline)
 		a, err := l.serve(p, s, inv)
 		result = p.End(err)
-		l.pool.Put(p, err == nil && result.Reason == runtime.OK && a.left == 0)
+		l.Pool.Put(p, err == nil && result.Reason == runtime.OK && a.left == 0)
 		switch {
 		case errors.Is(err, errNotSent) && tries < sendTries && time.Now().Before(deadline):
 			continue // somebody has killed the process while it was idle

@@ -151,20 +151,12 @@ func loadIn(t testing.TB, data string, f runtime.Function, without ...string) ru
 	if f.Name == "" {
 		f.Name = "fn"
 	}
-	self, err := os.Executable()
+	shared, err := child.New(child.Options{Data: data, Work: filepath.Join(data, "work"), Without: without, Log: slog.New(slog.NewTextHandler(t.Output(), nil))})
 	if err != nil {
 		t.Fatal(err)
 	}
-	starter := sandbox.NewStarter()
-	t.Cleanup(starter.Close)
-	shared, err := child.New(child.Options{
-		Baton: []string{self, "sandbox"}, Data: data, Work: filepath.Join(data, "work"), Starter: starter,
-		Without: without, Log: slog.New(slog.NewTextHandler(t.Output(), nil)),
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	l, err := native.New(shared, []string{self, "spawn"}).Load(context.Background(), &f)
+	t.Cleanup(shared.Close)
+	l, err := native.New(shared).Load(context.Background(), &f)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -6,14 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"os"
 	"path/filepath"
 	goruntime "runtime"
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -50,29 +48,14 @@ const (
 
 // Executor runs PHP functions. It implements runtime.Executor.
 type Executor struct {
-	shared *child.Shared
+	*child.Functions
 	find   func() (string, error)
 	serial atomic.Uint64 // of folders of boot files
-
-	mu     sync.Mutex
-	loaded map[*loaded]bool // guarded by mu
 }
 
 // New makes the executor. PHP is looked for when a function is loaded.
 func New(shared *child.Shared) *Executor {
-	return &Executor{shared: shared, find: find, loaded: map[*loaded]bool{}}
-}
-
-// Close implements runtime.Executor: it ends what functions that were not closed
-// still have.
-func (e *Executor) Close() error {
-	e.mu.Lock()
-	left := slices.Collect(maps.Keys(e.loaded))
-	e.mu.Unlock()
-	for _, l := range left {
-		_ = l.Close()
-	}
-	return nil
+	return &Executor{Functions: shared.NewFunctions(), find: find}
 }
 
 // settings are PHP's, beside the system's own. The first column that differs
@@ -108,13 +91,13 @@ func (e *Executor) Load(_ context.Context, f *runtime.Function) (runtime.Loaded,
 	if !info.Mode().IsRegular() {
 		return nil, fmt.Errorf("script %s: not a file", f.Module)
 	}
-	spec, err := e.shared.Spec(f)
+	spec, err := e.Spec(f)
 	if err != nil {
 		return nil, err
 	}
-	l := &loaded{f: f, executor: e, entry: f.Module, uses: usesMax}
-	l.boot = filepath.Join(e.shared.Work, "php-"+strconv.FormatUint(e.serial.Add(1), 36))
-	seen, err := look(f.Module, e.shared.Artifact(f.Module))
+	l := &loaded{f: f, entry: f.Module, uses: usesMax}
+	l.boot = filepath.Join(e.Work, "php-"+strconv.FormatUint(e.serial.Add(1), 36))
+	seen, err := look(f.Module, e.Artifact(f.Module))
 	if err != nil {
 		return nil, err
 	}
@@ -148,10 +131,7 @@ func (e *Executor) Load(_ context.Context, f *runtime.Function) (runtime.Loaded,
 	}
 	spec.MemoryMB += overheadMB
 	spec.FileMB = fileMB
-	l.pool = e.shared.NewPool(child.Config{Name: f.Name, Few: fewProcesses, Spec: spec, Open: e.open, Ready: l.ready, Free: free})
-	e.mu.Lock()
-	e.loaded[l] = true
-	e.mu.Unlock()
+	l.Function = e.Add(child.Config{Name: f.Name, Few: fewProcesses, Spec: spec, Open: e.open, Ready: l.ready, Free: free, Gone: l.gone})
 	return l, nil
 }
 
@@ -167,9 +147,8 @@ const (
 // loaded is a function and its pool.
 type loaded struct {
 	// Immutable after Load.
-	executor *Executor
+	*child.Function
 	f        *runtime.Function
-	pool     *child.Pool
 	entry    string
 	boot     string // folder of its boot files
 	exits    bool   // it may exit with another code than 0
@@ -178,8 +157,7 @@ type loaded struct {
 	names    []string // of the variables that are always the same
 	values   []string
 
-	mode   atomic.Int32 // a mode
-	closed atomic.Bool
+	mode atomic.Int32 // a mode
 }
 
 func (l *loaded) addVariable(s string) {
@@ -192,18 +170,8 @@ func (l *loaded) addVariable(s string) {
 	}
 }
 
-// Inline implements runtime.Loaded: an invocation waits for another process.
-func (l *loaded) Inline() bool { return false }
-
-// Close implements runtime.Loaded.
-func (l *loaded) Close() error {
-	if l.closed.Swap(true) {
-		return os.ErrClosed
-	}
-	l.pool.Close()
-	l.executor.mu.Lock()
-	delete(l.executor.loaded, l)
-	l.executor.mu.Unlock()
+// gone removes the boot files.
+func (l *loaded) gone() error {
 	if err := os.RemoveAll(l.boot); err != nil {
 		return fmt.Errorf("boot files: %w", err)
 	}
@@ -223,7 +191,7 @@ func (l *loaded) Start(inv *runtime.Invocation, done func(runtime.Result)) {
 	if deadline.IsZero() {
 		deadline = time.Now().Add(l.f.Limit())
 	}
-	l.pool.Do(inv, deadline, &task{l, inv, deadline, done})
+	l.Pool.Do(inv, deadline, &task{l, inv, deadline, done})
 }
 
 // task is an invocation. It implements child.Task.
@@ -256,9 +224,9 @@ func (t *task) Serve(p *child.Process) (result runtime.Result, reusable bool) {
 	result = p.End(err)
 	reusable = err == nil && p.Requests < l.uses && !(l.f.Processes > 0 && left(p.PID))
 	if waiting, known := s.look(p.PID, p.Requests); known && waiting {
-		l.pool.Enough(0)
+		l.Pool.Enough(0)
 	} else if known {
-		l.pool.Enough(perProcessor * goruntime.NumCPU())
+		l.Pool.Enough(perProcessor * goruntime.NumCPU())
 	}
 	if !errors.Is(err, errEnds) && result.Reason == runtime.Exit && result.Exit == memoryExit {
 		result = runtime.Result{Reason: runtime.Memory, Exit: memoryExit, Detail: "address space"}

@@ -40,24 +40,16 @@ type place struct {
 func newPlace(t testing.TB, without ...string) *place {
 	t.Helper()
 	testenv.Need(t, "php-cgi")
-	self, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
 	data := t.TempDir()
 	dir := filepath.Join(data, "functions", "id", "1")
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	starter := sandbox.NewStarter()
-	t.Cleanup(starter.Close)
-	shared, err := child.New(child.Options{
-		Baton: []string{self, "sandbox"}, Data: data, Work: filepath.Join(data, "work"), Starter: starter,
-		Without: without, Log: slog.New(slog.NewTextHandler(t.Output(), nil)),
-	})
+	shared, err := child.New(child.Options{Data: data, Work: filepath.Join(data, "work"), Without: without, Log: slog.New(slog.NewTextHandler(t.Output(), nil))})
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(shared.Close)
 	return &place{data: data, dir: dir, shared: shared}
 }
 

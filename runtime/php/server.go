@@ -71,7 +71,7 @@ func (e *Executor) open(p *child.Process) error {
 // listen makes a listening socket and connects to it. It has a name only
 // meanwhile, in the worker's own folder.
 func (e *Executor) listen(s *server) (*os.File, error) {
-	dir, err := syscall.Open(e.shared.Work, syscall.O_DIRECTORY|syscall.O_CLOEXEC, 0)
+	dir, err := syscall.Open(e.Work, syscall.O_DIRECTORY|syscall.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, fmt.Errorf("listen: %w", err)
 	}
@@ -86,7 +86,7 @@ func (e *Executor) listen(s *server) (*os.File, error) {
 	listener := os.NewFile(uintptr(server), "listener")
 	client := -1
 	if err = syscall.Bind(server, address); err == nil {
-		defer func() { _ = os.Remove(filepath.Join(e.shared.Work, name)) }()
+		defer func() { _ = os.Remove(filepath.Join(e.Work, name)) }()
 		err = syscall.Listen(server, 1)
 	}
 	if err == nil {

@@ -13,7 +13,7 @@ func Told(ctx context.Context, l runtime.Loaded, inv *runtime.Invocation) (compu
 	own := l.(*loaded)
 	deadline, _ := ctx.Deadline()
 	for ctx.Err() == nil {
-		p, result := own.pool.Get(inv, deadline)
+		p, result := own.Pool.Get(inv, deadline)
 		if p == nil {
 			return false, false, errors.New(result.Detail)
 		}
@@ -26,7 +26,7 @@ func Told(ctx context.Context, l runtime.Loaded, inv *runtime.Invocation) (compu
 			a, err = own.run(p, s, inv)
 		}
 		p.End(err)
-		own.pool.Put(p, err == nil)
+		own.Pool.Put(p, err == nil)
 		if err != nil {
 			return false, false, err
 		}

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"math"
 	"os"
 	goruntime "runtime"
@@ -15,7 +14,6 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -39,38 +37,23 @@ var errChannel = errors.New("the channel")
 
 // Executor runs Python functions. It implements runtime.Executor.
 type Executor struct {
-	shared *child.Shared
+	*child.Functions
 	path   string
 	filter string
 
 	finding sync.Mutex   // held while the interpreter is looked for
 	found   *Interpreter // guarded by finding; nil: not found yet
 	code    []byte       // guarded by finding; the server's, for that interpreter
-
-	mu     sync.Mutex
-	loaded map[*loaded]bool // guarded by mu
 }
 
 // New makes the executor. path is the list of directories, as PATH is, in which the interpreter
 // is looked for when the first function is loaded.
 func New(shared *child.Shared, path string) *Executor {
-	e := &Executor{shared: shared, path: path, loaded: map[*loaded]bool{}}
+	e := &Executor{Functions: shared.NewFunctions(), path: path}
 	if !slices.Contains(shared.Without, "seccomp") {
 		e.filter = refuseProcesses()
 	}
 	return e
-}
-
-// Close implements runtime.Executor: it ends what functions that were not closed
-// still have.
-func (e *Executor) Close() error {
-	e.mu.Lock()
-	left := slices.Collect(maps.Keys(e.loaded))
-	e.mu.Unlock()
-	for _, l := range left {
-		_ = l.Close()
-	}
-	return nil
 }
 
 // interpreter finds the interpreter and compiles the server for it. A machine
@@ -106,18 +89,18 @@ func (e *Executor) Load(ctx context.Context, f *runtime.Function) (runtime.Loade
 	if err != nil {
 		return nil, err
 	}
-	spec, err := e.shared.Spec(f)
+	spec, err := e.Spec(f)
 	if err != nil {
 		return nil, err
 	}
-	l := &loaded{executor: e, f: f, code: code, memory: f.Memory()}
+	l := &loaded{f: f, code: code, memory: f.Memory()}
 	if f.Handler != "" {
 		l.addVariable("_HANDLER=" + f.Handler)
 	}
 	for _, v := range f.Env {
 		l.addVariable(v)
 	}
-	folder := e.shared.Artifact(f.Module)
+	folder := e.Artifact(f.Module)
 	if folder == f.Module {
 		folder = "" // a file alone
 	}
@@ -132,16 +115,13 @@ func (e *Executor) Load(ctx context.Context, f *runtime.Function) (runtime.Loade
 	// Symbols are looked up once, by the server, and not by each of its forks.
 	spec.Env = append(spec.Env, "PATH=/usr/local/bin:/usr/bin:/bin", "LD_BIND_NOW=1")
 	spec.Processes++ // the server's own forks; the filter takes them back
-	l.bounded = !slices.Contains(e.shared.Without, "rlimits")
+	l.bounded = !slices.Contains(e.Without, "rlimits")
 	spec.MemoryMB = 0 // the server bounds itself, once it is there
 	spec.Argv = []string{
 		python.Path, "-I", "-B", "-X", "utf8", "-c", starter,
 		f.Module, folder, functionOf(f.Handler), f.Name, strconv.FormatInt(l.memory>>20, 10), filter,
 	}
-	l.pool = e.shared.NewPool(child.Config{Name: f.Name, Spec: spec, Open: l.open, Ready: l.ready, Free: free})
-	e.mu.Lock()
-	e.loaded[l] = true
-	e.mu.Unlock()
+	l.Function = e.Add(child.Config{Name: f.Name, Spec: spec, Open: l.open, Ready: l.ready, Free: free})
 	return l, nil
 }
 
@@ -161,32 +141,15 @@ func functionOf(handler string) string {
 
 // loaded is a function and its pool.
 type loaded struct {
-	executor  *Executor
+	*child.Function
 	f         *runtime.Function
-	pool      *child.Pool
 	code      []byte // the server's
 	memory    int64
 	bounded   bool
 	variables []byte // its own, each with its NUL
-	closed    atomic.Bool
 }
 
 func (l *loaded) addVariable(s string) { l.variables = append(append(l.variables, s...), 0) }
-
-// Inline implements runtime.Loaded: an invocation waits for another process.
-func (l *loaded) Inline() bool { return false }
-
-// Close implements runtime.Loaded.
-func (l *loaded) Close() error {
-	if l.closed.Swap(true) {
-		return os.ErrClosed
-	}
-	l.pool.Close()
-	l.executor.mu.Lock()
-	delete(l.executor.loaded, l)
-	l.executor.mu.Unlock()
-	return nil
-}
 
 // server is what a process of the pool has beside it: standard input and output of
 // its forks, and the buffers of the one request that it serves.
@@ -283,7 +246,7 @@ func (l *loaded) Invoke(inv *runtime.Invocation) runtime.Result {
 	if deadline.IsZero() {
 		deadline = time.Now().Add(l.f.Limit())
 	}
-	p, result := l.pool.Get(inv, deadline)
+	p, result := l.Pool.Get(inv, deadline)
 	if p == nil {
 		return result
 	}
@@ -306,12 +269,12 @@ func (l *loaded) Invoke(inv *runtime.Invocation) runtime.Result {
 	switch {
 	case err != nil:
 	case a.flags&flagComputes != 0:
-		l.pool.Enough(goruntime.NumCPU())
+		l.Pool.Enough(goruntime.NumCPU())
 	case a.flags&flagWaits != 0:
-		l.pool.Enough(0)
+		l.Pool.Enough(0)
 	}
 	reusable := err == nil && result.Reason == runtime.OK && a.flags&(flagLeft|flagRetire) == 0 && (s.handler || p.Requests < usesMax)
-	l.pool.Put(p, reusable)
+	l.Pool.Put(p, reusable)
 	if err != nil || result.Reason != runtime.OK {
 		return result
 	}

@@ -57,19 +57,11 @@ func loadIn(t testing.TB, main string, files files, f runtime.Function, without 
 	if f.Name == "" {
 		f.Name = "fn"
 	}
-	self, err := os.Executable()
+	shared, err := child.New(child.Options{Data: data, Work: filepath.Join(data, "work"), Without: without, Log: slog.New(slog.NewTextHandler(t.Output(), nil))})
 	if err != nil {
 		t.Fatal(err)
 	}
-	starter := sandbox.NewStarter()
-	t.Cleanup(starter.Close)
-	shared, err := child.New(child.Options{
-		Baton: []string{self, "sandbox"}, Data: data, Work: filepath.Join(data, "work"), Starter: starter,
-		Without: without, Log: slog.New(slog.NewTextHandler(t.Output(), nil)),
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	t.Cleanup(shared.Close)
 	l, err := python.New(shared, searchPath()).Load(context.Background(), &f)
 	if err != nil {
 		t.Fatal(err)
