@@ -198,6 +198,14 @@ func pageTabs(p picture) {
 	// It is the descriptor of after the change, and can be saved.
 	p.click("#panel-settings button[type=submit]")
 	p.shows("#toast", "Saved")
+	// A form of before a change is not saved after it.
+	p.click("#tab-versions")
+	p.click(row(1) + " button")
+	p.click("#confirm-yes")
+	p.shows(row(1), "live")
+	p.click("#tab-settings")
+	p.click("#panel-settings button[type=submit]")
+	p.shows("#toast", "Saved")
 }
 
 func pageDeploysOnce(p picture) {
