@@ -192,3 +192,51 @@ func TestRestoreIsExact(t *testing.T) {
 		t.Errorf("guards held %d times and were broken %d times", held, broken)
 	}
 }
+
+// Of a memory that is known to have much to put back, nobody looks through the page table before the answer.
+func TestHeavyMemoryIsNotLookedThroughBeforeTheAnswer(t *testing.T) {
+	t.Parallel()
+	pagemap, err := sys.OpenPagemap()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer pagemap.Close()
+	const size = populateMax // a mapping of a file: no huge pages
+	m, err := newMemory(size, pagemap)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.Free()
+	im, err := newImage(make([]byte, size), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer im.close()
+	if err := m.adopt(im); err != nil {
+		t.Fatal(err)
+	}
+	const first, second = heavyMin + 5*sys.PageSize, 2 * heavyMin
+	write := func(n int) uint64 {
+		for at := 0; at < n; at += sys.PageSize {
+			m.region[at] = 1
+		}
+		return sys.Faults()
+	}
+	faults := write(first)
+	if !m.heavy(faults) || m.bytes != first {
+		t.Errorf("%d bytes were written, %d are dirty", first, m.bytes)
+	}
+	if err := m.restore(faults); err != nil {
+		t.Fatal(err)
+	}
+	faults = write(second)
+	if !m.heavy(faults) || m.bytes != first {
+		t.Errorf("looked through: %d bytes are dirty", m.bytes)
+	}
+	if err := m.restore(faults); err != nil || m.bytes != second {
+		t.Errorf("%d bytes are dirty, want %d; %v", m.bytes, second, err)
+	}
+	if !bytes.Equal(m.region[:size], make([]byte, size)) {
+		t.Error("not put back")
+	}
+}
