@@ -32,6 +32,8 @@ type instance struct {
 	frozen  api.MutableGlobal
 	own     *image // an image that no other instance uses
 
+	elements int // of its tables and their segments
+
 	// Changed between invocations.
 	run   api.Function
 	calls int
@@ -106,7 +108,7 @@ func instanceOf(ctx context.Context) *instance {
 // if it has one, else by running what instantiation runs, within the limits of
 // inv.
 func (p *pool) newInstance(f *runtime.Function, inv *runtime.Invocation) (in *instance, err error) {
-	in = &instance{pool: p, exitErr: wasi.NewExitError(0)}
+	in = &instance{pool: p, elements: p.info.Elements, exitErr: wasi.NewExitError(0)}
 	ctx := context.Context(in)
 	if p.info.Memory {
 		if in.memory, err = newMemory(p.key.memory, p.executor.pagemap); err != nil {

@@ -2,6 +2,7 @@ package wasm
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"io"
 	"os"
@@ -12,6 +13,7 @@ import (
 
 	"baton/internal/testenv"
 	"baton/runtime"
+	"baton/runtime/wasm/prepare"
 )
 
 // Types used by hand-made modules.
@@ -41,6 +43,7 @@ func TestPrepareRefusesByName(t *testing.T) {
 		{"unknown function", command([][]byte{section(2, vec(cat(str("wasi_snapshot_preview1"), str("fd_fly"), []byte{0, 0})))}, [][]byte{functions, section(7, vec(cat(str("_start"), []byte{0, 1})))}), "fd_fly"},
 		{"wrong type", command([][]byte{section(2, vec(cat(str("wasi_snapshot_preview1"), str("proc_exit"), []byte{0, 0})))}, [][]byte{functions, section(7, vec(cat(str("_start"), []byte{0, 1})))}), "other parameters"},
 		{"large table", command(nil, [][]byte{functions, section(4, vec([]byte{0x70, 0, 0x80, 0x80, 0x80, 0x01})), start}), "table of"},
+		{"many elements", command(nil, [][]byte{functions, start, section(9, cat([]byte{1, 1, 0}, binary.AppendUvarint(nil, prepare.TableMax+1), make([]byte, prepare.TableMax+1)))}), "element segments"},
 		{"reserved export", command(nil, [][]byte{functions, section(7, vec(cat(str("_start"), []byte{0, 0}), cat(str("baton:fuel"), []byte{0, 0})))}), "reserved"},
 	}
 	for _, c := range cases {
@@ -93,6 +96,29 @@ func TestMemoryIsBounded(t *testing.T) {
 			}
 		}
 	}
+}
+
+// What an idle instance holds in tables counts as kept.
+func TestTablesCountAsMemory(t *testing.T) {
+	t.Parallel()
+	e := executor(t)
+	table := section(4, vec(binary.AppendUvarint([]byte{0x70, 0}, prepare.TableMax)))
+	elements := section(9, cat([]byte{1, 1, 0}, binary.AppendUvarint(nil, 1000), make([]byte, 1000)))
+	module := writeModule(t, command(nil, [][]byte{section(3, vec([]byte{0})), table, section(7, vec(cat(str("_start"), []byte{0, 0}))), elements}))
+	if _, err := Prepare(t.Context(), module, e.dir); err != nil {
+		t.Fatal(err)
+	}
+	l, err := e.Load(t.Context(), &runtime.Function{Name: "table", Module: module})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, res := call(l, ""); res.Reason != runtime.OK {
+		t.Errorf("%+v", res)
+	}
+	if kept, want := e.kept.Load(), int64(instanceBytes+(prepare.TableMax+1000)*8); kept != want {
+		t.Errorf("%d bytes are kept, want %d", kept, want)
+	}
+	_ = l.Close()
 }
 
 func TestOutputLimitAndClientEndTheInvocation(t *testing.T) {

@@ -303,13 +303,16 @@ func (p *pool) free() {
 	}
 }
 
-// instanceBytes is what an instance holds beside its memory: wazero's tables
-// and machine stack, roughly.
-const instanceBytes = 64 << 10
+// instanceBytes is what an instance holds beside its memory and the references in its tables: wazero's
+// structures and machine stack, roughly. referenceBytes is one of those.
+const (
+	instanceBytes  = 64 << 10
+	referenceBytes = 8
+)
 
 // size is what an idle instance keeps from others, in bytes.
 func (in *instance) size() int64 {
-	n := int64(instanceBytes)
+	n := int64(instanceBytes + in.elements*referenceBytes)
 	if in.memory != nil {
 		n += int64(in.memory.bytes)
 	}

@@ -147,9 +147,14 @@ const (
 	opI32GtU       = 0x4b
 	opI32LeU       = 0x4d
 	opI32Eq        = 0x46
+	opI32Ne        = 0x47
 	opI32Add       = 0x6a
 	opI32Sub       = 0x6b
+	opI32And       = 0x71
+	opI32Shl       = 0x74
 	opI32ShrU      = 0x76
+	opI32WrapI64   = 0xa7
+	opI64LeU       = 0x58
 	opI64LtU       = 0x54
 	opI64GtU       = 0x56
 	opI64Add       = 0x7c

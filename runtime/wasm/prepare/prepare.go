@@ -64,7 +64,7 @@ type Options struct {
 	From     string
 	Redirect []string
 	Split    []string
-	// TableMax bounds the elements of a table; zero: TableMax.
+	// TableMax bounds the elements of tables, and of segments; zero: TableMax.
 	TableMax uint32
 	Unroll   int
 	// NoChecks leaves the interruption checks out, to measure them.
@@ -79,10 +79,16 @@ const NotMine = 0xffff
 // with the same arguments.
 const Again = 0xfffe
 
-// TableMax is the most elements of all tables together at the start, and of any one: 8 MiB of pointers. tablesMax
-// is the most tables.
+// Bounds of tables.
 const (
-	TableMax  = 1 << 20
+	// TableMax is the most elements of all tables together at the start, and of all segments for them: 2 MiB of
+	// references each. Making an instance takes 0.1 µs for each element of a segment and cannot be interrupted. The
+	// functions of the largest artifact are fewer.
+	TableMax = 1 << 18
+	// TableGrowMax is the most elements that a table can grow to: table.grow may move 256 KiB, which
+	// takes 3 ms when each page is written for the first time and faults at 50 µs. One that begins larger does not grow.
+	TableGrowMax = 1 << 15
+	// tablesMax is the most tables.
 	tablesMax = 256
 )
 
@@ -90,6 +96,7 @@ const (
 type Info struct {
 	Memory       bool   // it has one of its own
 	MemoryMin    uint32 // pages of 64 KiB
+	Elements     int    // of its tables at the start and of the segments for them: references that each instance holds
 	Runnable     bool   // exports _start or handle
 	Command      bool   // runs by _start, otherwise by handle
 	Initialize   bool   // exports _initialize
@@ -134,6 +141,7 @@ type rewriter struct {
 	nGlobals  uint32
 	wrappers  map[wrapper]uint32
 	functions []function
+	segments  []int // elements of each element segment
 }
 
 type addedImport struct {
@@ -392,6 +400,7 @@ func (rw *rewriter) elements() ([]byte, []bool, error) {
 	}
 	r := &reader{b: rw.sections[secElement]}
 	n := r.count()
+	left := int(rw.o.TableMax) // for all segments together
 	out := appendU32(nil, uint32(n))
 	for range n {
 		flag := r.u32()
@@ -414,6 +423,11 @@ func (rw *rewriter) elements() ([]byte, []bool, error) {
 			out = append(out, r.byte()) // element kind or type
 		}
 		count := r.count()
+		if left -= count; left < 0 {
+			return nil, nil, fmt.Errorf("more than the %d elements that are allowed in all element segments", rw.o.TableMax)
+		}
+		rw.segments = append(rw.segments, count)
+		rw.info.Elements += count
 		out = appendU32(out, uint32(count))
 		for range count {
 			if exprs {
@@ -824,9 +838,11 @@ func (rw *rewriter) tableSection() ([]byte, error) {
 			return nil, fmt.Errorf("table of %d elements, at most %d are allowed in all tables", low, rw.o.TableMax)
 		}
 		left -= low
+		rw.info.Elements += int(low)
 		// (The room to grow is shared evenly: what several tables get together stays below twice TableMax.)
-		if room := low + rw.o.TableMax/uint32(n); !bounded || high > room {
-			high = min(room, rw.o.TableMax)
+		room := max(low, min(low+rw.o.TableMax/uint32(n), TableGrowMax))
+		if !bounded || high > room {
+			high = room
 		}
 		out = appendU32(appendU32(append(out, 1), low), high)
 	}
