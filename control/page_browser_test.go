@@ -3,7 +3,6 @@ package control
 import (
 	"archive/zip"
 	"bytes"
-	"errors"
 	"os"
 	"path/filepath"
 	"slices"
@@ -67,18 +66,7 @@ func (p picture) fits(what string) {
 }
 
 func TestPageInBrowser(t *testing.T) {
-	b, err := browser.Start(t.TempDir())
-	if errors.Is(err, browser.ErrMissing) {
-		t.Skip(err)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := b.Close(); err != nil {
-			t.Error(err)
-		}
-	})
+	b := browser.Need(t)
 	for _, test := range []struct {
 		name string
 		view browser.View

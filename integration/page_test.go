@@ -1,7 +1,6 @@
 package integration
 
 import (
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -74,18 +73,7 @@ func (p tab) deploy(name, version string) {
 // The page, on the server itself: it deploys, tries, rolls back, and says what is wrong.
 func TestPageOnTheServer(t *testing.T) {
 	t.Parallel()
-	b, err := browser.Start(t.TempDir())
-	if errors.Is(err, browser.ErrMissing) {
-		t.Skip(err)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := b.Close(); err != nil {
-			t.Error(err)
-		}
-	})
+	b := browser.Need(t)
 	testenv.Need(t, "clang", "wasm-ld")
 	if text, err := exec.CommandContext(t.Context(), "clang", "--target=wasm32-wasi", "-print-file-name=libc.a").Output(); err != nil || !filepath.IsAbs(strings.TrimSpace(string(text))) {
 		t.Skip("needs wasi-libc (apt-get install wasi-libc)")

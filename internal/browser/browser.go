@@ -100,6 +100,34 @@ func Start(dir string) (*Browser, error) {
 	}
 }
 
+// test is what Need takes of a testing.TB.
+type test interface {
+	Helper()
+	TempDir() string
+	Cleanup(f func())
+	Skip(args ...any)
+	Fatal(args ...any)
+	Error(args ...any)
+}
+
+// Need starts a browser for t, which is skipped where there is none; it ends with the test.
+func Need(t test) *Browser {
+	t.Helper()
+	b, err := Start(t.TempDir())
+	if errors.Is(err, ErrMissing) {
+		t.Skip(err)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := b.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return b
+}
+
 // Close ends the browser and returns when its processes are gone.
 func (b *Browser) Close() error {
 	for i := len(b.cancel) - 1; i >= 0; i-- {

@@ -1,7 +1,6 @@
 package browser_test
 
 import (
-	"errors"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -44,18 +43,7 @@ at("leaving").addEventListener("mousedown", () => { at("leaving").style.transfor
 
 func TestTabWaitsAsAPersonWould(t *testing.T) {
 	t.Parallel()
-	b, err := browser.Start(t.TempDir())
-	if errors.Is(err, browser.ErrMissing) {
-		t.Skip(err)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := b.Close(); err != nil {
-			t.Error(err)
-		}
-	})
+	b := browser.Need(t)
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "text/html")
 		fmt.Fprint(w, slow)
