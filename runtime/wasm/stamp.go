@@ -41,7 +41,7 @@ type stamp struct {
 
 // passVersion changes with every change of what the prepare pass emits or of a file's form, which
 // makes the gateway prepare every artifact again.
-const passVersion = 7
+const passVersion = 8
 
 // compilerVersion is what wazero puts into its cache's keys.
 func compilerVersion() string {

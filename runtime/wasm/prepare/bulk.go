@@ -120,7 +120,7 @@ func elementUnits(c []byte) []byte {
 }
 
 // grow appends the body of (value, n) → old size, or -1, that does table.grow. wazero may move
-// all of the table when it grows, which is charged for then: whoever asks in vain does not check, and yield, every time.
+// all of the table when it grows, which is charged for then.
 func (rw *rewriter) grow(c, op, size []byte) []byte {
 	const value, n = 0, 1
 	c = rw.charge(c, appendS32([]byte{opI32Const}, growUnits))

@@ -81,10 +81,10 @@ const Again = 0xfffe
 
 // Bounds of tables.
 const (
-	// TableMax is the most elements of all tables together at the start, and of all segments for them: 2 MiB of
+	// TableMax is the most elements of all tables together at the start, and of all segments for them: 1 MiB of
 	// references each. Making an instance takes 0.1 µs for each element of a segment and cannot be interrupted. The
-	// functions of the largest artifact are fewer.
-	TableMax = 1 << 18
+	// largest artifact, 64 MiB, has some 50,000 when Go made it, and fewer from others.
+	TableMax = 1 << 17
 	// TableGrowMax is the most elements that a table can grow to: table.grow may move 256 KiB, which
 	// takes 3 ms when each page is written for the first time and faults at 50 µs. One that begins larger does not grow.
 	TableGrowMax = 1 << 15
