@@ -39,7 +39,7 @@ func TestParseStat(t *testing.T) {
 	t.Parallel()
 	stat := "42 (a name) with) S 1 42 42 0 -1 4194560 1 2 3 4 150 25 7 8 20 0 1 0 100\n"
 	user, system, err := parseStat([]byte(stat))
-	if err != nil || user != 1500*time.Millisecond || system != 250*time.Millisecond {
+	if err != nil || user != 1570*time.Millisecond || system != 330*time.Millisecond {
 		t.Errorf("got %v, %v, %v", user, system, err)
 	}
 	for _, bad := range []string{"", "42 name S", "42 (name) S 1 2 3"} {

@@ -16,7 +16,7 @@ const tick = time.Second / 100
 
 // Usage is what a tree of processes has used.
 type Usage struct {
-	User, System time.Duration // since they started; those that ended are not in it
+	User, System time.Duration // since they started, children that ended and were waited for included
 	Private      int64         // bytes: RssAnon + RssShmem, which no file backs
 	Processes    int
 }
@@ -70,20 +70,21 @@ func tree(pid int) []int {
 }
 
 // parseStat reads user and system time, the 14th and 15th field of
-// /proc/<pid>/stat. The second, the name, may hold spaces and brackets.
+// /proc/<pid>/stat, with those of the children that it has waited for, the 16th and 17th. The second
+// field, the name, may hold spaces and brackets.
 func parseStat(stat []byte) (user, system time.Duration, err error) {
 	end := bytes.LastIndexByte(stat, ')')
 	fields := bytes.Fields(stat[end+1:])
-	if end < 0 || len(fields) < 13 {
+	if end < 0 || len(fields) < 15 {
 		return 0, 0, errors.New("too few fields")
 	}
-	var ticks [2]int64
+	var ticks [4]int64
 	for i := range ticks {
 		if ticks[i], err = strconv.ParseInt(string(fields[11+i]), 10, 64); err != nil {
 			return 0, 0, err
 		}
 	}
-	return time.Duration(ticks[0]) * tick, time.Duration(ticks[1]) * tick, nil
+	return time.Duration(ticks[0]+ticks[2]) * tick, time.Duration(ticks[1]+ticks[3]) * tick, nil
 }
 
 // parseStatus reads one "Name:   123 kB" line of /proc/<pid>/status in bytes; 0

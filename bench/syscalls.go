@@ -13,12 +13,17 @@ import (
 	"time"
 )
 
-// syscallsMin is the calls per request below which a system call is left out.
-const syscallsMin = 0.005
+const (
+	// syscallsMin is the calls per request below which a system call is left out.
+	syscallsMin = 0.005
+	// straceEnd is how long strace may take to end. It can wait for ever for a process that waits, in
+	// vfork(2), for a child that strace has stopped; killed, it lets both go on.
+	straceEnd = 10 * time.Second
+)
 
 // syscalls counts the system calls of a process tree per request, under a short
 // load of its own: strace slows the server, so nothing else is measured then.
-// Nil without strace.
+// Nil without strace, and when it does not end.
 func syscalls(ctx context.Context, dir string, s *server, c Contestant, load Load) (map[string]float64, error) {
 	path, err := exec.LookPath("strace")
 	if err != nil {
@@ -39,7 +44,11 @@ func syscalls(ctx context.Context, dir string, s *server, c Contestant, load Loa
 	load.Duration = time.Second
 	measured, err := wrk(ctx, dir, s.addr, c.Targets, load)
 	_ = trace.Process.Signal(syscall.SIGINT) // prints its table
+	killed := time.AfterFunc(straceEnd, func() { _ = trace.Process.Kill() })
 	ended := trace.Wait()
+	if !killed.Stop() {
+		return nil, err
+	}
 	var exit *exec.ExitError
 	if ended != nil && !errors.As(ended, &exit) { // it ends as the signal would
 		err = errors.Join(err, ended)
