@@ -248,37 +248,56 @@ func (f *Feed) look(ctx context.Context) (err error) {
 // reload repairs the schema and gives the sink all rows.
 func (f *Feed) reload(ctx context.Context) error {
 	f.loaded = false
-	if err := f.h.ensureSchema(ctx); err != nil {
-		return err
-	}
-	var rows []KV
-	var seq, schema int64
-	err := f.h.transact(ctx, "BEGIN", func() error {
-		if err := f.h.conn.QueryRowContext(ctx, "PRAGMA schema_version").Scan(&schema); err != nil {
+	var c contents
+	for whole := false; !whole; { // until nobody breaks it in between
+		if err := f.h.ensureSchema(ctx); err != nil {
 			return err
 		}
 		var err error
-		if seq, err = f.h.head(ctx); err != nil {
+		if c, whole, err = f.h.contents(ctx); err != nil {
 			return err
 		}
-		return f.h.query(ctx, func(r *sql.Rows) error {
+	}
+	if err := toSink(f.sink.Reset(c.rows)); err != nil {
+		return err
+	}
+	f.schema, f.loaded = c.schema, true
+	f.setSeq(c.seq)
+	return nil
+}
+
+// contents are all rows, with the newest change that is in them and the version of the schema.
+type contents struct {
+	rows        []KV
+	seq, schema int64
+}
+
+// contents reads everything at one time. whole is false, and nothing was read, when something of the schema is
+// missing: a trigger that was dropped since ensureSchema would otherwise never be missed, because
+// the version that is noted would be the one without it.
+func (h *handle) contents(ctx context.Context) (c contents, whole bool, err error) {
+	err = h.transact(ctx, "BEGIN", func() error {
+		missing, err := h.missing(ctx)
+		if err != nil || len(missing) > 0 {
+			return err
+		}
+		whole = true
+		if err := h.conn.QueryRowContext(ctx, "PRAGMA schema_version").Scan(&c.schema); err != nil {
+			return err
+		}
+		if c.seq, err = h.head(ctx); err != nil {
+			return err
+		}
+		return h.query(ctx, func(r *sql.Rows) error {
 			var kv KV
 			if err := r.Scan(&kv.Key, &kv.Value); err != nil {
 				return err
 			}
-			rows = append(rows, kv)
+			c.rows = append(c.rows, kv)
 			return nil
 		}, selectKV)
 	})
-	if err != nil {
-		return err
-	}
-	if err := toSink(f.sink.Reset(rows)); err != nil {
-		return err
-	}
-	f.schema, f.loaded = schema, true
-	f.setSeq(seq)
-	return nil
+	return c, whole, err
 }
 
 // advance gives the sink what the change log says since the last look, batch

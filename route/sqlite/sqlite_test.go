@@ -376,6 +376,32 @@ func TestSchemaRepair(t *testing.T) {
 	}
 }
 
+// TestContentsNeedAWholeSchema: what is dropped between the repair and the reading is repaired, too, before
+// the schema's version is noted.
+func TestContentsNeedAWholeSchema(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "functions.db")
+	put(t, open(t, path), "a", "1")
+	ctx := t.Context()
+	h, err := openHandle(ctx, path, busyRead)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer h.close()
+	for _, part := range schema {
+		if c, whole, err := h.contents(ctx); err != nil || !whole || len(c.rows) != 1 || c.schema == 0 {
+			t.Errorf("%+v, whole: %t, %v", c, whole, err)
+		}
+		run(t, path, "DROP "+part.kind+" "+part.name)
+		if c, whole, err := h.contents(ctx); err != nil || whole || c.schema != 0 {
+			t.Errorf("without %s: %+v, whole: %t, %v", part.name, c, whole, err)
+		}
+		if err := h.ensureSchema(ctx); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 // replace puts a new database with the row new:2 at path.
 func replace(t *testing.T, path string) {
 	t.Helper()
