@@ -1,6 +1,9 @@
 package reactor
 
-import "sync"
+import (
+	"slices"
+	"sync"
+)
 
 // storage keeps the buffers of large bodies and answers for the next ones: made anew each time, they
 // cost more than the copying, in page faults and in the collector's rounds. Safe for concurrent use. Who
@@ -17,7 +20,7 @@ const storageMin = 32 << 10
 // take returns an empty buffer for n bytes.
 func (s *storage) take(n int) []byte {
 	for i, size := range storageSizes {
-		if n <= size && n > storageMin {
+		if storageMin < n && n <= size {
 			if b, ok := s.pools[i].Get().(*[]byte); ok {
 				return *b
 			}
@@ -34,7 +37,7 @@ func (s *storage) grow(b []byte, n int) []byte {
 	case need <= cap(b):
 		return b
 	case need <= storageMin || need > storageSizes[len(storageSizes)-1]:
-		return append(b, make([]byte, n)...)[:len(b)]
+		return slices.Grow(b, n)
 	}
 	grown := append(s.take(need), b...)
 	s.give(b)

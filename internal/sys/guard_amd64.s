@@ -21,10 +21,14 @@ look:
 	SUBQ	$1, R10
 	JCS	next
 	MOVQ	8(R9), R12			// size
+	MOVQ	0(R9), BX			// start
 	MOVQ	R8, AX
-	SUBQ	0(R9), AX			// start
+	SUBQ	BX, AX
 	CMPQ	AX, R12
-	JCS	found
+	JCC	further
+	CMPQ	8(R9), R12			// or the slot changed hands meanwhile, and is not this thread's
+	JEQ	found
+further:
 	ADDQ	$24, R9
 	JMP	look
 found:
@@ -34,7 +38,7 @@ found:
 	MOVQ	SI, R14
 	MOVQ	DX, R15
 	MOVQ	$10, AX				// mprotect
-	MOVQ	0(R9), DI
+	MOVQ	BX, DI
 	MOVQ	R12, SI
 	MOVQ	$3, DX				// PROT_READ|PROT_WRITE
 	SYSCALL

@@ -124,15 +124,21 @@ func TestMemoryWithFilesIsNotGuarded(t *testing.T) {
 	}
 }
 
-// Whatever is written, now and then where nothing was written for long, memory is the image
-// after each restore.
-func TestRestoreIsExact(t *testing.T) {
-	t.Parallel()
+func openPagemap(t *testing.T) *sys.Pagemap {
+	t.Helper()
 	pagemap, err := sys.OpenPagemap()
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer pagemap.Close()
+	t.Cleanup(pagemap.Close)
+	return pagemap
+}
+
+// Whatever is written, now and then where nothing was written for long, memory is the image
+// after each restore.
+func TestRestoreIsExact(t *testing.T) {
+	t.Parallel()
+	pagemap := openPagemap(t)
 	random := rand.New(rand.NewPCG(5, 6))
 	held, broken := 0, 0
 	for range 20 {
@@ -196,11 +202,7 @@ func TestRestoreIsExact(t *testing.T) {
 // Of a memory that is known to have much to put back, nobody looks through the page table before the answer.
 func TestHeavyMemoryIsNotLookedThroughBeforeTheAnswer(t *testing.T) {
 	t.Parallel()
-	pagemap, err := sys.OpenPagemap()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer pagemap.Close()
+	pagemap := openPagemap(t)
 	const size = populateMax // a mapping of a file: no huge pages
 	m, err := newMemory(size, pagemap)
 	if err != nil {

@@ -233,10 +233,7 @@ func (m *memory) adopt(im *image) error {
 	if im.size > m.limit {
 		return fmt.Errorf("image of %d bytes in a memory of %d", im.size, m.limit)
 	}
-	if err := m.open(); err != nil {
-		return err
-	}
-	if err := sys.Discard(m.region[:m.high]); err != nil {
+	if err := m.drop(); err != nil {
 		return err
 	}
 	m.image, m.length, m.high = im, im.size, im.size
@@ -365,12 +362,17 @@ func (m *memory) restore(faults uint64) error {
 	return nil
 }
 
-// discard makes the memory as adopt did.
-func (m *memory) discard() error {
+// drop drops the private pages. Nothing is guarded after it.
+func (m *memory) drop() error {
 	if err := m.open(); err != nil {
 		return err
 	}
-	if err := sys.Discard(m.region[:m.high]); err != nil {
+	return sys.Discard(m.region[:m.high])
+}
+
+// discard makes the memory as adopt did.
+func (m *memory) discard() error {
+	if err := m.drop(); err != nil {
 		return err
 	}
 	m.high = m.image.size
