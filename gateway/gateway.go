@@ -208,6 +208,7 @@ func Run(ctx context.Context, cfg Config) error {
 	if err := cfg.setDefaults(); err != nil {
 		return err
 	}
+	defer reactor.ReserveProcessors(cfg.Loops + 1)() // and the returns loop
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	g := &gateway{cfg: cfg, log: cfg.Logger, started: time.Now(), stop: stop}

@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	goruntime "runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -154,9 +155,15 @@ func (s *serving) ended() {
 	})
 }
 
+// processors is how many Go has before any gateway runs.
+var processors = goruntime.GOMAXPROCS(0)
+
 func TestRun(t *testing.T) {
 	t.Parallel()
 	s := serve(t)
+	if n := goruntime.GOMAXPROCS(0); n < processors+2 {
+		t.Errorf("%d of Go's processors with two loops, %d without: a loop that wakes may find none", n, processors)
+	}
 	for path, want := range map[string]string{
 		"/healthz": "ok", "/readyz": "ready", "/system/functions": `"GET:/x"`, "/system/status": `"routes":1`,
 	} {

@@ -24,8 +24,9 @@ const (
 	// it the answer is 503. It bounds goroutines and response buffers.
 	runningMax = 1024
 
-	// endedBatchMax is how many ended connections one report holds at most.
-	endedBatchMax = 512
+	// endedBatchMax is how many ended connections one report holds at most. More:
+	// the gateway keeps more descriptors of connections that are over.
+	endedBatchMax = 32
 
 	// idleGrace is how long an idle connection is kept while draining, so that a
 	// request that is on its way already is answered and not cut.
@@ -489,7 +490,7 @@ func (b *Back) onEnd(c *conn) {
 	if len(b.ended) >= endedBatchMax {
 		b.report()
 	} else {
-		b.needTurn()
+		b.needTurnSoon()
 	}
 }
 

@@ -9,8 +9,8 @@
 // The gateway has one front loop per core, each with its own listening socket
 // (SO_REUSEPORT), and one returns loop, which receives all that workers send
 // and donates again what comes back. A worker has one back loop. Each loop is
-// one goroutine in gnet's poller (package netpoll), level-triggered: the event
-// mask is a hint, and only read(2) and write(2) decide.
+// one goroutine that waits on gnet's poller (package netpoll), level-triggered: the event
+// mask is a hint, and only read(2) and write(2) decide. A gateway loop has its thread to itself.
 //
 // What belongs to a loop is touched on its goroutine only. There are three
 // doors into a loop: post (a function to run on the loop) and, in a worker,

@@ -59,11 +59,11 @@ type loop struct {
 	log      *slog.Logger
 	poller   *netpoll.Poller
 	epfd     int // the poller's set; borrowed: see turns
-	wakefd   int // eventfd: mail, finished invocations, end of turn
+	wakefd   int // eventfd: mail, finished invocations
 	tickfd   int // timerfd
 	role     role
 	onTick   func()
-	onTurn   func() // runs once after a turn that asked for it (needTurn)
+	onTurn   func() // runs once at the end of a turn that asked for it (needTurn)
 	onWake   func() // more to look at when woken
 	timer    timeouts
 	table    *route.Published
@@ -78,8 +78,9 @@ type loop struct {
 	unix      int64 // coarse wall clock in seconds, of date
 	date      [httpparse.DateBytes]byte
 	ticking   bool
-	woken     bool // wakefd was signalled by this loop in this turn
-	turn      bool // onTurn is due
+	turn      bool  // the end of this turn is asked for: see endTurn
+	turnBy    int64 // the monotonic clock at which it is asked for at the latest; 0: never
+	soon      int64 // turnSoon
 	scratch   *scratch
 	call      *call // the request being parsed; see call.go
 	ids       idSource
@@ -87,6 +88,7 @@ type loop struct {
 	stopped   bool
 	done      chan struct{}
 	connsOpen int
+	events    int // handled since the last tick
 	muted     int // connections watched edge-triggered
 	held      held
 	storage   storage
@@ -129,6 +131,7 @@ func (l *loop) open(name string, log *slog.Logger) (err error) {
 	l.call = newCall()
 	l.buffers = make([][]byte, 0, buffersFreeMax)
 	l.held.limit = heldFor
+	l.soon = turnSoon
 	l.ids.seed()
 	l.wheel.init()
 	l.refreshClock()
@@ -282,7 +285,6 @@ func (l *loop) onEvent(fd int, mask netpoll.IOEvent, _ netpoll.IOFlags) error {
 
 func (l *loop) onWakeup() error {
 	sys.EventfdDrain(l.wakefd)
-	l.woken = false
 	l.mail.mu.Lock()
 	queue := l.mail.queue
 	l.mail.queue = l.mail.spare[:0]
@@ -297,21 +299,17 @@ func (l *loop) onWakeup() error {
 	if l.onWake != nil {
 		l.onWake()
 	}
-	if l.turn {
-		l.turn = false
-		l.onTurn()
-	}
-	return l.resume()
+	return nil
 }
 
-// needTurn has onTurn called once, after the events of this turn. gnet's
-// poller has no end of turn: an eventfd written now is announced behind the
-// descriptors that are ready already.
-func (l *loop) needTurn() {
-	l.turn = true
-	if !l.woken {
-		l.woken = true
-		sys.EventfdSignal(l.wakefd)
+// needTurn has onTurn called, and the connections resumed that wait for their
+// turn, after the events of this one.
+func (l *loop) needTurn() { l.turn = true }
+
+// needTurnSoon has the same done within soon nanoseconds, or a little later.
+func (l *loop) needTurnSoon() {
+	if l.turnBy == 0 {
+		l.turnBy = sys.ClockMonotonic() + l.soon
 	}
 }
 

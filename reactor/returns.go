@@ -40,7 +40,7 @@ func newReturnsLoop(f *Front) (*returnsLoop, error) {
 	if err := r.init(f, "returns"); err != nil {
 		return nil, err
 	}
-	r.onTick, r.onTurn, r.role = r.dispatch.tick, r.dispatch.flushAll, r
+	r.onTick, r.onTurn, r.role = r.tick, r.dispatch.flushAll, r
 	return r, nil
 }
 
@@ -148,6 +148,9 @@ func (r *returnsLoop) sendQueued(id int) {
 // holding the loop.
 func (r *returnsLoop) readFrames(id int) {
 	w := &r.workers[id]
+	if !r.ticking {
+		r.setTicking(true) // what a tick does is due once there is work
+	}
 	if len(w.queue) > 0 {
 		r.sendQueued(id)
 	}

@@ -54,6 +54,7 @@ type Config struct {
 // told to stop. newLogger makes the logger, of everything with debug, which the
 // gateway's first frame says.
 func Run(newLogger func(debug bool) *slog.Logger) error {
+	defer reactor.ReserveProcessors(1)()
 	log := newLogger(false)
 	if _, err := sys.RaiseNofile(); err != nil {
 		log.Warn("limit on open files", "err", err)

@@ -9,13 +9,14 @@ import (
 // EpollEvent is what epoll_wait(2) says of one descriptor: Fd and Events.
 type EpollEvent = unix.EpollEvent
 
-// EpollWait waits until a descriptor of the set epfd is ready, and fills events
-// with at least one. A signal does not end the wait. Hot.
+// EpollWait fills events with what is ready of the set epfd, and returns how many.
+// It waits until there is one, for millis milliseconds at most, or without limit when millis is
+// negative. A signal does not end the wait, but begins it anew. Hot.
 //
 // Source: epoll_wait(2).
-func EpollWait(epfd int, events []EpollEvent) (n int, err error) {
+func EpollWait(epfd int, events []EpollEvent, millis int) (n int, err error) {
 	for {
-		n, err := unix.EpollWait(epfd, events, -1)
+		n, err := unix.EpollWait(epfd, events, millis)
 		if err == nil {
 			return n, nil
 		}
