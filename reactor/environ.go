@@ -1,9 +1,11 @@
 package reactor
 
 import (
+	"bytes"
 	"strconv"
 
 	"baton/httpparse"
+	"baton/route"
 )
 
 // environ gives a request's variables to a function that asks for them, and is
@@ -16,12 +18,24 @@ import (
 // Host beside an absolute target, whose authority counts instead of it (RFC 9112
 // section 3.2.2), and every field whose name has an underscore, which would be
 // indistinguishable from one with a hyphen.
+//
+// What a request has in common with the one before it, which is often all of its
+// route and its host, comes first in text and is left as it is.
 type environ struct {
-	k     *call
-	body  int64 // bytes; -1: not known yet
-	built bool
-	count int
-	text  []byte
+	k      *call
+	body   int64 // bytes; -1: not known yet
+	built  bool
+	text   []byte
+	starts []uint32 // of the variables in text
+	common common
+}
+
+// common is what of an environment depends on a route and a host alone, and what they were.
+type common struct {
+	function                  *route.Function // nil: of none
+	minor                     uint8
+	method, script, authority []byte // copies
+	bytes, count              int    // of text and starts
 }
 
 func (e *environ) begin(k *call, body int64) { e.k, e.body, e.built = k, body, false }
@@ -31,7 +45,7 @@ func (e *environ) Sizes() (count, bytes int) {
 	if !e.built {
 		e.build()
 	}
-	return e.count, len(e.text)
+	return len(e.starts), len(e.text)
 }
 
 // AppendTo implements runtime.Environ.
@@ -42,15 +56,27 @@ func (e *environ) AppendTo(dst []byte) []byte {
 	return append(dst, e.text...)
 }
 
-func (e *environ) build() {
-	k := e.k
-	r := &k.req
-	e.text, e.count = e.text[:0], 0
+// Starts implements runtime.Environ.
+func (e *environ) Starts() []uint32 {
+	if !e.built {
+		e.build()
+	}
+	return e.starts
+}
+
+// buildCommon begins text with what depends on the route and the host alone.
+func (e *environ) buildCommon() {
+	k, c := e.k, &e.common
+	r, script := &k.req, k.match.ScriptName
+	if c.function == k.fn && c.minor == r.Minor && bytes.Equal(c.script, script) && bytes.Equal(c.authority, r.Authority) && bytes.Equal(c.method, r.Method) {
+		e.text, e.starts = e.text[:c.bytes], e.starts[:c.count]
+		return
+	}
+	e.text, e.starts = e.text[:0], e.starts[:0]
 	host, port := splitHostPort(r.Authority)
 	if port == nil {
 		port = portDefault
 	}
-	script, info := k.match.ScriptName, k.match.PathInfo
 	e.add("GATEWAY_INTERFACE", "CGI/1.1")
 	e.add("SERVER_SOFTWARE", "baton")
 	e.addBytes("SERVER_NAME", host)
@@ -62,6 +88,19 @@ func (e *environ) build() {
 	}
 	e.addBytes("REQUEST_METHOD", r.Method)
 	e.addBytes("SCRIPT_NAME", script)
+	e.add("X_MATCHED_ROUTE", k.fn.Path())
+	e.addBytes("X_COMPONENT_ROUTE", script)
+	e.addBytes("X_RAW_COMPONENT_ROUTE", script)
+	e.add("X_BASE_PATH", "/")
+	c.function, c.minor = k.fn, r.Minor
+	c.script, c.authority, c.method = append(c.script[:0], script...), append(c.authority[:0], r.Authority...), append(c.method[:0], r.Method...)
+	c.bytes, c.count = len(e.text), len(e.starts)
+}
+
+func (e *environ) build() {
+	e.buildCommon()
+	k := e.k
+	r, info := &k.req, k.match.PathInfo
 	e.addBytes("PATH_INFO", info)
 	e.addBytes("QUERY_STRING", r.Query)
 	e.open("REMOTE_ADDR")
@@ -84,17 +123,13 @@ func (e *environ) build() {
 		e.text = append(append(e.text, '?'), r.Query...)
 	}
 	e.close()
-	e.add("X_MATCHED_ROUTE", k.fn.Path())
 	e.addBytes("X_RAW_PATH_INFO", info)
-	e.addBytes("X_COMPONENT_ROUTE", script)
-	e.addBytes("X_RAW_COMPONENT_ROUTE", script)
-	e.add("X_BASE_PATH", "/")
 	e.open("HTTP_X_REQUEST_ID")
 	e.text = append(e.text, k.id[:k.idLen]...)
 	e.close()
 	for i := range k.match.Params[:k.match.ParamCount] {
 		p := &k.match.Params[i]
-		e.count++
+		e.start()
 		e.text = append(e.text, "X_PARAM_"...)
 		e.appendName(p.Name)
 		e.text = append(append(e.text, '='), p.Value...)
@@ -161,7 +196,7 @@ func (e *environ) addField(fields []httpparse.Field, i int) {
 			return // joined there
 		}
 	}
-	e.count++
+	e.start()
 	e.text = append(e.text, "HTTP_"...)
 	e.appendName(string(name))
 	e.text = append(append(e.text, '='), fields[i].Value...)
@@ -186,9 +221,11 @@ func (e *environ) addBytes(name string, value []byte) {
 }
 
 func (e *environ) open(name string) {
-	e.count++
+	e.start()
 	e.text = append(append(e.text, name...), '=')
 }
+
+func (e *environ) start() { e.starts = append(e.starts, uint32(len(e.text))) }
 
 func (e *environ) close() { e.text = append(e.text, 0) }
 

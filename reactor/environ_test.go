@@ -14,7 +14,21 @@ import (
 func TestEnviron(t *testing.T) {
 	t.Parallel()
 	p := newPairWith(t, pairOptions{fakes: map[string]*fake{"env": {inline: true, run: func(inv *runtime.Invocation) runtime.Result {
-		_, _ = inv.Stdout.Write(append([]byte("[\x00"), inv.Env.AppendTo(nil)...))
+		text := inv.Env.AppendTo(nil)
+		_, _ = inv.Stdout.Write(append([]byte("[\x00"), text...))
+		// What it had for another request makes no difference.
+		used := inv.Env.(*environ)
+		fresh := environ{k: used.k, body: used.body}
+		if want := fresh.AppendTo(nil); !bytes.Equal(text, want) || !slices.Equal(used.Starts(), fresh.Starts()) {
+			t.Errorf("%q %v, and %q %v when built anew", text, used.Starts(), want, fresh.Starts())
+		}
+		var starts []uint32
+		for at := 0; at < len(text); at += bytes.IndexByte(text[at:], 0) + 1 {
+			starts = append(starts, uint32(at))
+		}
+		if n, size := used.Sizes(); n != len(starts) || size != len(text) || !slices.Equal(used.Starts(), starts) {
+			t.Errorf("%d variables of %d bytes at %v, want %d at %v", n, size, used.Starts(), len(text), starts)
+		}
 		return runtime.Result{}
 	}}}})
 	for _, test := range []struct {
@@ -50,6 +64,9 @@ func TestEnviron(t *testing.T) {
 		{"the settled request id", "GET /env HTTP/1.1\r\nHost: h\r\nX-Request-Id: mine\r\nX-Request-Id: other\r\n\r\n", map[string]string{
 			"HTTP_X_REQUEST_ID": "mine",
 		}, nil},
+		{"another method", "PUT /env HTTP/1.1\r\nHost: h\r\nContent-Length: 0\r\n\r\n", map[string]string{"REQUEST_METHOD": "PUT"}, nil},
+		{"another host of that length", "PUT /env HTTP/1.1\r\nHost: g\r\nContent-Length: 0\r\n\r\n", map[string]string{"SERVER_NAME": "g"}, nil},
+		{"HTTP/1.0 with that host", "PUT /env HTTP/1.0\r\nHost: g\r\nContent-Length: 0\r\n\r\n", map[string]string{"SERVER_PROTOCOL": "HTTP/1.0"}, nil},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			onBoth(t, p, func(t *testing.T, c *testenv.Conn) {

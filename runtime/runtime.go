@@ -78,7 +78,7 @@ func (f *Function) Limit() time.Duration {
 
 // Environ gives the request's variables (CGI and WAGI) to a function that
 // asks for its environment, and to no other: nothing is built before Sizes is
-// called. Both methods must describe the same variables while an invocation
+// called. All methods must describe the same variables while an invocation
 // runs.
 type Environ interface {
 	// Sizes returns the number of variables and their total size in bytes,
@@ -87,6 +87,9 @@ type Environ interface {
 	// AppendTo appends the variables, each "NAME=value" followed by NUL, and
 	// returns the longer slice. It appends exactly the bytes Sizes named.
 	AppendTo(dst []byte) []byte
+	// Starts returns where each variable begins in what AppendTo appends. A
+	// view, valid while the invocation runs; never written.
+	Starts() []uint32
 }
 
 // Invocation is one call of a function. The caller owns it and may use it

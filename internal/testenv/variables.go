@@ -17,3 +17,12 @@ func (v Variables) AppendTo(dst []byte) []byte {
 	}
 	return dst
 }
+
+func (v Variables) Starts() (starts []uint32) {
+	at := 0
+	for _, kv := range v {
+		starts = append(starts, uint32(at))
+		at += len(kv) + 1
+	}
+	return starts
+}

@@ -1,7 +1,6 @@
 package wasm
 
 import (
-	"bytes"
 	"context"
 	"crypto/rand"
 	"encoding/binary"
@@ -201,25 +200,23 @@ func argsGet(in *instance, s []uint64) uint32 {
 		count = 2
 	}
 	dst, ok := in.view(s[1], uint64(len(in.scratch)))
-	if !ok {
+	starts, there := in.view(s[0], uint64(count)*4)
+	if !ok || !there {
 		return errnoFault
 	}
 	copy(dst, in.scratch)
-	return in.putStarts(s[0], s[1], dst, count)
-}
-
-// putStarts writes where each of the NUL-terminated strings in text begins, which lies at the offset at.
-func (in *instance) putStarts(offsets, at uint64, text []byte, count int) uint32 {
-	table, ok := in.view(offsets, uint64(count)*4)
-	if !ok {
-		return errnoFault
-	}
-	for start := 0; len(table) > 0; table = table[4:] {
-		binary.LittleEndian.PutUint32(table, uint32(at)+uint32(start))
-		// Only a text with fewer ends than count has none here; its last strings are empty.
-		start += bytes.IndexByte(text[start:], 0) + 1
+	at := uint32(s[1])
+	starts = putStart(starts, at)
+	if count == 2 {
+		putStart(starts, at+uint32(len(in.function.Name))+1)
 	}
 	return errnoSuccess
+}
+
+// putStart writes where a string begins into a table of strings, and returns the rest of it.
+func putStart(table []byte, at uint32) []byte {
+	binary.LittleEndian.PutUint32(table, at)
+	return table[4:]
 }
 
 // environSizes returns how many variables there are, and their bytes with a NUL behind each.
@@ -250,23 +247,34 @@ func environSizesGet(in *instance, s []uint64) uint32 {
 func environGet(in *instance, s []uint64) uint32 {
 	count, size := in.environSizes()
 	dst, ok := in.view(s[1], uint64(size))
-	if !ok {
+	starts, there := in.view(s[0], uint64(count)*4)
+	if !ok || !there {
 		return errnoFault
 	}
+	at := uint32(s[1])
 	text := dst[:0] // which has room for all
 	for _, kv := range in.function.Env {
+		starts = putStart(starts, at+uint32(len(text)))
 		text = append(append(text, kv...), 0)
 	}
 	if h := in.function.Handler; h != "" {
+		starts = putStart(starts, at+uint32(len(text)))
 		text = append(append(append(text, "_HANDLER="...), h...), 0)
 	}
-	if in.inv.Env != nil {
-		text = in.inv.Env.AppendTo(text)
+	if env := in.inv.Env; env != nil {
+		own := env.Starts()
+		if len(own)*4 != len(starts) {
+			return errnoIO // the variables are not those whose sizes were asked for
+		}
+		for _, start := range own {
+			starts = putStart(starts, at+uint32(len(text))+start)
+		}
+		text = env.AppendTo(text)
 	}
 	if len(text) != size {
-		return errnoIO // the variables are not those whose sizes were asked for
+		return errnoIO
 	}
-	return in.putStarts(s[0], s[1], dst, count)
+	return errnoSuccess
 }
 
 // Clocks of WASI preview 1 that exist here.
