@@ -415,7 +415,6 @@ func (l *frontLoop) tick() {
 
 func (g *gatewayLoop) tick() {
 	g.gather(g.events >= gatherEvents)
-	g.events = 0
 	g.dispatch.tick()
 }
 

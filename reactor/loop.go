@@ -320,6 +320,7 @@ func (l *loop) onTimer() error {
 	if l.onTick != nil {
 		l.onTick()
 	}
+	l.events = 0
 	if l.connsOpen == 0 && l.wheel.count == 0 && l.onTick == nil {
 		l.setTicking(false)
 	}
