@@ -249,7 +249,7 @@ func Last(dir string) (Report, string, error) {
 	return r, name, nil
 }
 
-// The marks between which PERFORMANCE.md holds the last canonical run.
+// The marks between which PERFORMANCE.md holds the last run.
 const (
 	markStart = "<!-- make bench writes from here -->\n"
 	markEnd   = "<!-- to here -->\n"
