@@ -128,8 +128,8 @@ type gatewayLoop struct {
 	loop
 	front    *Front
 	dispatch dispatcher
-	batch    bool // its thread gathers: see gather
-	alone    bool // its thread may not
+	gathers  bool // see gather
+	noGather bool // the kernel refuses it, and is not asked again
 }
 
 type frontLoop struct {
@@ -425,12 +425,12 @@ func (g *gatewayLoop) tick() {
 // that has little to do is woken at once. See RATIONALE.md, "When does the gateway
 // not wake at once?".
 func (g *gatewayLoop) gather(on bool) {
-	if g.batch == on || g.alone {
+	if g.gathers == on || g.noGather {
 		return
 	}
-	g.batch = on
+	g.gathers = on
 	if err := sys.SetBatch(on); err != nil {
-		g.alone = true
+		g.noGather = true
 		g.log.Warn("short connections take more of the processor", "loop", g.name, "err", err)
 	}
 }
@@ -439,7 +439,6 @@ var errBacklogDry = errors.New("no connection waits")
 
 func (l *frontLoop) onAccept() error {
 	_ = l.accept(acceptBatch)
-	l.dispatch.flushAll()
 	return nil
 }
 

@@ -306,7 +306,8 @@ func (l *loop) onWakeup() error {
 // turn, after the events of this one.
 func (l *loop) needTurn() { l.turn = true }
 
-// needTurnSoon has the same done within soon nanoseconds, or a little later.
+// needTurnSoon has the same done after soon nanoseconds, or, when nothing else
+// happens meanwhile, within twice that.
 func (l *loop) needTurnSoon() {
 	if l.turnBy == 0 {
 		l.turnBy = sys.ClockMonotonic() + l.soon
@@ -360,9 +361,7 @@ func (l *loop) register(c *conn) {
 	}
 	l.conns[c.fd] = c
 	l.connsOpen++
-	if !l.ticking {
-		l.setTicking(true)
-	}
+	l.setTicking(true)
 }
 
 // unregister gives c's descriptor up without closing it: it leaves the poller

@@ -148,9 +148,7 @@ func (r *returnsLoop) sendQueued(id int) {
 // holding the loop.
 func (r *returnsLoop) readFrames(id int) {
 	w := &r.workers[id]
-	if !r.ticking {
-		r.setTicking(true) // what a tick does is due once there is work
-	}
+	r.setTicking(true) // what a tick does is due once there is work
 	if len(w.queue) > 0 {
 		r.sendQueued(id)
 	}
